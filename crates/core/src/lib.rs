@@ -1,0 +1,15 @@
+//! The pure heart of Offhook: the phone call as a state machine, and the small values that every other crate speaks in.
+//! Nothing here knows a socket, a clock, a thread or randomness: time is an argument, facts come in, orders go out.
+
+mod id;
+mod language;
+mod phone;
+mod pii;
+
+pub use id::{
+    AgentId, AgentVersionId, ApiKeyId, ConnectionId, ConversationId, MessageId, NotAnId, OrganizationId,
+    PhoneNumberId, ToolCallId, WorkspaceId,
+};
+pub use language::{Language, NotALanguage};
+pub use phone::{E164, NotE164};
+pub use pii::{Pii, Secret};
