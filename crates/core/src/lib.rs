@@ -1,11 +1,13 @@
 //! The pure heart of Offhook: the phone call as a state machine, and the small values that every other crate speaks in.
 //! Nothing here knows a socket, a clock, a thread or randomness: time is an argument, facts come in, orders go out.
 
+mod chat;
 mod id;
 mod language;
 mod phone;
 mod pii;
 
+pub use chat::{ChatMessage, ToolRequest, ToolSpec};
 pub use id::{
     AgentId, AgentVersionId, ApiKeyId, ConnectionId, ConversationId, MessageId, NotAnId, OrganizationId,
     PhoneNumberId, ToolCallId, WorkspaceId,
