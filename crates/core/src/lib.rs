@@ -1,9 +1,12 @@
 //! The pure heart of Offhook: the phone call as a state machine, and the small values that every other crate speaks in.
 //! Nothing here knows a socket, a clock, a thread or randomness: time is an argument, facts come in, orders go out.
 
+pub mod call;
 mod chat;
+pub mod entity;
 mod id;
 mod language;
+pub mod limits;
 mod phone;
 mod pii;
 

@@ -1,0 +1,243 @@
+//! What has been said on the call, line by line, and what of it a model is shown. Agent lines hold only what was heard;
+//! it does not decide what is heard, the ledger of replies does.
+
+use super::speech::{Purpose, Reply};
+use super::{CallTime, ReplyId, ToolId};
+use crate::{ChatMessage, ToolRequest, limits};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Who speaks a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speaker {
+    /// The caller.
+    Caller,
+    /// The agent.
+    Agent,
+}
+
+/// One line of the transcript. A line with a number that was noted before replaces it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Line {
+    /// Its place, from 1.
+    pub number: u32,
+    /// The turn it belongs to: 0 for the greeting, then counted by the caller's turns.
+    pub turn: u32,
+    /// Who speaks.
+    pub speaker: Speaker,
+    /// Why the agent spoke.
+    pub purpose: Option<Purpose>,
+    /// When the turn was over (caller) or the line began to be prepared (agent).
+    pub at: CallTime,
+    /// The caller's words, or the agent's as far as they were heard.
+    pub text: String,
+    /// The agent was interrupted or broke off: there was more to say.
+    pub cut: bool,
+}
+
+/// What the model is told of a tool that has not answered yet.
+const STILL_RUNNING: &str = "(still running; its result will follow)";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Item {
+    line: Line,
+    reply: Option<ReplyId>,
+    tools: Vec<ToolUse>,
+    /// The line will not change any more.
+    settled: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ToolUse {
+    tool: ToolId,
+    request: ToolRequest,
+    result: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct History {
+    items: Vec<Item>,
+    last_line: u32,
+}
+
+impl History {
+    /// The caller's turn is over.
+    pub(super) fn caller_said(&mut self, turn: u32, at: CallTime, text: &str) -> Line {
+        self.last_line += 1;
+        let line = Line {
+            number: self.last_line,
+            turn,
+            speaker: Speaker::Caller,
+            purpose: None,
+            at,
+            text: text.to_string(),
+            cut: false,
+        };
+        self.items.push(Item { line: line.clone(), reply: None, tools: Vec::new(), settled: true });
+        line
+    }
+
+    /// The caller's turn was not over after all: takes its line back, if nothing that counts came after it.
+    pub(super) fn take_back_caller(&mut self) {
+        if let Some(at) = self.items.iter().rposition(|i| i.line.speaker == Speaker::Caller) {
+            self.items.remove(at);
+            // The number is given again to the corrected line when nothing has been noted since.
+            if self.items.iter().all(|i| i.line.number < self.last_line) {
+                self.last_line -= 1;
+            }
+        }
+    }
+
+    /// The agent begins to say something; what of it is heard is told by [`History::settle`].
+    pub(super) fn agent_begins(&mut self, turn: u32, at: CallTime, reply: Option<ReplyId>, purpose: Purpose) {
+        self.last_line += 1;
+        let line = Line {
+            number: self.last_line,
+            turn,
+            speaker: Speaker::Agent,
+            purpose: Some(purpose),
+            at,
+            text: String::new(),
+            cut: false,
+        };
+        self.items.push(Item { line, reply, tools: Vec::new(), settled: false });
+    }
+
+    /// The rest of a reply goes on under another id.
+    pub(super) fn agent_goes_on(
+        &mut self,
+        turn: u32,
+        at: CallTime,
+        before: ReplyId,
+        reply: ReplyId,
+        purpose: Purpose,
+    ) {
+        if self.items.iter().any(|i| i.reply == Some(before)) {
+            self.agent_begins(turn, at, Some(reply), purpose);
+        }
+    }
+
+    /// So much of a reply was heard, and no more will be. Returns the line, unless nothing was heard of it.
+    pub(super) fn settle(&mut self, reply: ReplyId, heard: &str, cut: bool) -> Option<Line> {
+        let at = self.items.iter().rposition(|i| i.reply == Some(reply))?;
+        let item = &mut self.items[at];
+        item.settled = true;
+        item.line.text = heard.to_string();
+        item.line.cut = cut;
+        if !heard.is_empty() {
+            return Some(item.line.clone());
+        }
+        if item.tools.is_empty() {
+            self.items.remove(at);
+        }
+        None
+    }
+
+    /// The agent uses tools, after what it says in `reply`.
+    pub(super) fn tools_begin(
+        &mut self,
+        turn: u32,
+        at: CallTime,
+        reply: Option<ReplyId>,
+        requests: impl Iterator<Item = (ToolId, ToolRequest)>,
+    ) {
+        let known = reply.and_then(|r| self.items.iter().rposition(|i| i.reply == Some(r)));
+        let place = known.unwrap_or_else(|| {
+            self.agent_begins(turn, at, reply, Purpose::Answer);
+            self.items.len() - 1
+        });
+        let item = &mut self.items[place];
+        item.settled |= reply.is_none();
+        item.tools.extend(requests.map(|(tool, request)| ToolUse { tool, request, result: None }));
+    }
+
+    /// A tool answered. The first answer counts.
+    pub(super) fn tool_result(&mut self, tool: ToolId, result: &str) {
+        let mut uses = self.items.iter_mut().rev().flat_map(|i| i.tools.iter_mut());
+        if let Some(used) = uses.find(|u| u.tool == tool && u.result.is_none()) {
+            used.result = Some(cut_at(result, limits::TOOL_RESULT_BYTES).to_string());
+        }
+    }
+
+    /// Whether the last thing done was using tools that have all answered, and the model has not been told.
+    pub(super) fn ends_with_tools(&self) -> bool {
+        self.items.last().is_some_and(|i| !i.tools.is_empty() && i.tools.iter().all(|t| t.result.is_some()))
+    }
+
+    /// History as a model is shown it. Of replies still under way it sees what was heard, but all that was given to
+    /// the voice where they belong to the answer it is still writing (`chain`).
+    pub(super) fn messages(
+        &self,
+        instructions: &str,
+        replies: &VecDeque<Reply>,
+        chain: &[ReplyId],
+        now: CallTime,
+        caller_says: Option<&str>,
+    ) -> Arc<[ChatMessage]> {
+        let skipped = self.items.len().saturating_sub(limits::HISTORY_ITEMS);
+        let mut messages = Vec::with_capacity(self.items.len() - skipped + 2);
+        messages.push(ChatMessage::System { text: instructions.to_string() });
+        for item in &self.items[skipped..] {
+            if item.line.purpose == Some(Purpose::Filler) {
+                continue;
+            }
+            if item.line.speaker == Speaker::Caller {
+                messages.push(ChatMessage::User { text: item.line.text.clone() });
+                continue;
+            }
+            let text = self.agent_text(item, replies, chain, now);
+            if text.is_empty() && item.tools.is_empty() {
+                continue;
+            }
+            let tools = item.tools.iter().map(|t| t.request.clone()).collect();
+            messages.push(ChatMessage::Agent { text: text.to_string(), tools });
+            messages.extend(item.tools.iter().map(|used| ChatMessage::Tool {
+                id: used.request.id.clone(),
+                text: used.result.as_deref().unwrap_or(STILL_RUNNING).to_string(),
+            }));
+        }
+        if let Some(text) = caller_says {
+            messages.push(ChatMessage::User { text: text.to_string() });
+        }
+        messages.into()
+    }
+
+    /// The transcript: lines in which something was said or heard.
+    pub(super) fn lines(&self, replies: &VecDeque<Reply>, now: CallTime) -> Vec<Line> {
+        let lines = self.items.iter().map(|item| {
+            let mut line = item.line.clone();
+            if line.speaker == Speaker::Agent {
+                line.text = self.agent_text(item, replies, &[], now).to_string();
+                line.cut |= !item.settled;
+            }
+            line
+        });
+        lines.filter(|l| !l.text.is_empty()).collect()
+    }
+
+    fn agent_text<'a>(
+        &self,
+        item: &'a Item,
+        replies: &'a VecDeque<Reply>,
+        chain: &[ReplyId],
+        now: CallTime,
+    ) -> &'a str {
+        let under_way = item.reply.filter(|_| !item.settled);
+        match under_way.and_then(|id| replies.iter().find(|r| r.id == id)) {
+            Some(reply) if chain.contains(&reply.id) => reply.text[..reply.given].trim_end(),
+            Some(reply) => reply.heard_text(reply.heard_ms(now)),
+            None => &item.line.text,
+        }
+    }
+}
+
+/// The longest beginning of a text that fits into so many bytes.
+pub(super) fn cut_at(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -1,0 +1,829 @@
+//! The whole phone call as one machine: facts come in, orders go out, time is an argument. It knows no carrier, no
+//! provider and no clock; audio never enters it, only facts about audio.
+//!
+//! Order of calls: [`Call::start`] when the phone rings; then [`Call::handle`] for every fact, and with [`Input::Tick`]
+//! no later than [`Call::deadline`]; until [`Call::is_finished`]. After a node died, the call is folded from its log
+//! ([`log`]) and [`Call::resume`] orders again what must be open.
+//!
+//! Every order that starts work carries an id, every fact that reports on it carries the same id, and **a fact with a
+//! dead id is counted and dropped**: that is all there is to cancelling.
+
+mod history;
+pub mod log;
+mod plan;
+mod provider;
+mod speech;
+mod tools;
+mod turn;
+mod words;
+
+pub use history::{Line, Speaker};
+pub use plan::{Ability, AbilityKind, CallPlan, Fallback, Greeting, Phrases, Timing};
+pub use speech::Purpose;
+pub use turn::TurnTiming;
+
+use crate::{ChatMessage, E164, ToolRequest, limits};
+use serde::{Deserialize, Serialize};
+use speech::{Reply, Then};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// Microseconds since the call began to ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CallTime(u64);
+
+impl CallTime {
+    /// The first ring.
+    pub const ZERO: CallTime = CallTime(0);
+
+    /// The moment `us` microseconds into the call.
+    pub const fn from_us(us: u64) -> Self {
+        CallTime(us)
+    }
+
+    /// The moment `ms` milliseconds into the call.
+    pub const fn from_ms(ms: u64) -> Self {
+        CallTime(ms.saturating_mul(1_000))
+    }
+
+    /// Microseconds into the call.
+    pub const fn as_us(self) -> u64 {
+        self.0
+    }
+
+    /// Milliseconds into the call, rounded down.
+    pub const fn as_ms(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// This moment and `ms` more.
+    #[must_use]
+    pub const fn plus_ms(self, ms: u32) -> Self {
+        CallTime(self.0.saturating_add(ms as u64 * 1_000))
+    }
+
+    /// This moment and `ms` less, but not before the call.
+    #[must_use]
+    pub const fn minus_ms(self, ms: u32) -> Self {
+        CallTime(self.0.saturating_sub(ms as u64 * 1_000))
+    }
+
+    /// How long after `earlier` this is, in ms; 0 if it is not after.
+    pub const fn since_ms(self, earlier: CallTime) -> u32 {
+        let ms = self.0.saturating_sub(earlier.0) / 1_000;
+        if ms > u32::MAX as u64 { u32::MAX } else { ms as u32 }
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            fn next(&mut self) -> $name {
+                self.0 += 1;
+                *self
+            }
+        }
+    )*};
+}
+
+counters! {
+    /// Something the agent says; unique within the call, as the ids below.
+    ReplyId;
+    /// A request to a language model.
+    AskId;
+    /// A recogniser's session.
+    SttId;
+    /// One use of a tool.
+    ToolId;
+}
+
+/// "By `ms` of a reply's audio, its text up to byte `bytes` has been spoken."
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Anchor {
+    /// Milliseconds of the reply's audio.
+    pub ms: u32,
+    /// Bytes of the reply's text, all clauses joined.
+    pub bytes: u32,
+}
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Input {
+    /// Media flows in both directions, for the first time or again.
+    Connected,
+    /// Media broke off, but the carrier has not ended the call.
+    MediaLost,
+    /// The call is over at the carrier.
+    HungUp {
+        /// The caller ended it; otherwise the carrier or we did.
+        by_caller: bool,
+    },
+    /// The caller pressed a key.
+    Dtmf {
+        /// `0`–`9`, `*`, `#`, `A`–`D`.
+        digit: char,
+    },
+    /// A mark came back: so much of a reply has been played to the caller. 0 when its first sample is played.
+    Played {
+        /// Which reply.
+        reply: ReplyId,
+        /// Milliseconds of its audio.
+        ms: u32,
+        /// All of it, and no more will come.
+        done: bool,
+    },
+    /// The caller makes a sound like speech.
+    SpeechStarted,
+    /// The caller is silent again.
+    SpeechStopped {
+        /// How long the silence has lasted already.
+        silence_ms: u32,
+    },
+    /// A recogniser's session is up.
+    SttOpened {
+        /// Which session.
+        stt: SttId,
+    },
+    /// The best guess at what the caller is saying, replacing the last.
+    Interim {
+        /// Which session.
+        stt: SttId,
+        /// The words since the last final.
+        text: String,
+        /// Where they end, in ms of audio the session was fed.
+        end_ms: u32,
+    },
+    /// What the caller said, settled.
+    Final {
+        /// Which session.
+        stt: SttId,
+        /// The words since the last final; may be empty.
+        text: String,
+        /// Where they end, in ms of audio the session was fed.
+        end_ms: u32,
+        /// The recogniser takes the utterance to be over.
+        utterance_end: bool,
+    },
+    /// The recogniser takes the utterance to be over; its finals have been sent.
+    UtteranceEnd {
+        /// Which session.
+        stt: SttId,
+    },
+    /// The recogniser thinks that the caller may be done.
+    EagerEnd {
+        /// Which session.
+        stt: SttId,
+        /// The utterance so far.
+        text: String,
+    },
+    /// A recogniser's session died.
+    SttFailed {
+        /// Which session.
+        stt: SttId,
+        /// Trying the same one again may help.
+        may_pass: bool,
+    },
+    /// A piece of a model's answer.
+    Token {
+        /// Which request.
+        ask: AskId,
+        /// The piece.
+        text: String,
+    },
+    /// A model wants to use a tool.
+    Tool {
+        /// Which request.
+        ask: AskId,
+        /// The tool and its arguments.
+        request: ToolRequest,
+    },
+    /// A model's answer is complete.
+    AskDone {
+        /// Which request.
+        ask: AskId,
+    },
+    /// A model's answer broke off or never came.
+    AskFailed {
+        /// Which request.
+        ask: AskId,
+        /// Trying the same one again may help.
+        may_pass: bool,
+    },
+    /// A voice has made so much of a reply's audio.
+    Synthesized {
+        /// Which reply.
+        reply: ReplyId,
+        /// Milliseconds of audio so far.
+        ms: u32,
+        /// All of the reply's text is audio.
+        done: bool,
+    },
+    /// A voice said how far the text is spoken at moments of the audio.
+    Aligned {
+        /// Which reply.
+        reply: ReplyId,
+        /// Moments in ascending order.
+        anchors: Vec<Anchor>,
+    },
+    /// A voice failed.
+    TtsFailed {
+        /// Which voice of the plan.
+        voice: u8,
+        /// Trying the same one again may help.
+        may_pass: bool,
+    },
+    /// A tool has been used.
+    ToolDone {
+        /// Which use.
+        tool: ToolId,
+        /// Its result, or its error in words for the model.
+        result: String,
+    },
+    /// A person or the platform wants the call ended.
+    HangUpOrdered,
+    /// Nothing but time.
+    Tick,
+}
+
+/// An order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Open a recogniser and feed it the caller's audio, in place of any before.
+    OpenStt {
+        /// The new session.
+        stt: SttId,
+        /// Which recogniser of the plan.
+        provider: u8,
+    },
+    /// Ask the recogniser for a final at once.
+    Finalize {
+        /// Which session.
+        stt: SttId,
+    },
+    /// Open a voice, so that its first word need not wait.
+    OpenTts {
+        /// Which voice of the plan.
+        voice: u8,
+    },
+    /// Ask a language model.
+    Ask {
+        /// The new request.
+        ask: AskId,
+        /// Which model of the plan.
+        provider: u8,
+        /// History, instructions first.
+        messages: Arc<[ChatMessage]>,
+    },
+    /// Forget a request.
+    CancelAsk {
+        /// Which request.
+        ask: AskId,
+    },
+    /// Make a clause into audio. It is kept until [`Command::Play`].
+    Speak {
+        /// Which reply it belongs to.
+        reply: ReplyId,
+        /// Which voice of the plan.
+        voice: u8,
+        /// The clause.
+        text: String,
+    },
+    /// A reply's text is complete.
+    FinishReply {
+        /// Which reply.
+        reply: ReplyId,
+    },
+    /// Play a reply's audio, after what is playing already.
+    Play {
+        /// Which reply.
+        reply: ReplyId,
+    },
+    /// Fall silent at once, but keep the audio.
+    PausePlayout,
+    /// Go on with a reply.
+    ResumePlayout {
+        /// Which reply.
+        reply: ReplyId,
+        /// From where in its audio.
+        from_ms: u32,
+    },
+    /// Fall silent if it is playing, and drop the reply's text and audio everywhere.
+    CancelReply {
+        /// Which reply.
+        reply: ReplyId,
+    },
+    /// Play the apology that needs no provider, as this reply.
+    PlayCanned {
+        /// Which reply.
+        reply: ReplyId,
+    },
+    /// Use a tool, once.
+    RunTool {
+        /// This use.
+        tool: ToolId,
+        /// The tool's name.
+        name: String,
+        /// Arguments as JSON text.
+        arguments: String,
+    },
+    /// Send digits down the line.
+    SendDtmf {
+        /// `0`–`9`, `*`, `#`, and `w` for a pause of half a second.
+        digits: String,
+    },
+    /// End the call.
+    HangUp,
+    /// Connect the caller to a number, without the agent.
+    Forward {
+        /// To whom.
+        to: E164,
+    },
+    /// Keep for the record: a line of the transcript, new or corrected.
+    Note(Line),
+    /// Keep for the record: the times of a turn whose answer has begun to be heard.
+    Timed(TurnTiming),
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::OpenStt { stt, provider } => write!(f, "open stt {} of {provider}", stt.0),
+            Command::Finalize { stt } => write!(f, "finalize stt {}", stt.0),
+            Command::OpenTts { voice } => write!(f, "open voice {voice}"),
+            Command::Ask { ask, provider, messages } => {
+                write!(f, "ask {} of {provider} with {} messages", ask.0, messages.len())
+            }
+            Command::CancelAsk { ask } => write!(f, "cancel ask {}", ask.0),
+            Command::Speak { reply, voice, text } => {
+                write!(f, "speak {} by {voice}, {} bytes", reply.0, text.len())
+            }
+            Command::FinishReply { reply } => write!(f, "finish {}", reply.0),
+            Command::Play { reply } => write!(f, "play {}", reply.0),
+            Command::PausePlayout => f.write_str("pause"),
+            Command::ResumePlayout { reply, from_ms } => write!(f, "resume {} at {from_ms} ms", reply.0),
+            Command::CancelReply { reply } => write!(f, "cancel {}", reply.0),
+            Command::PlayCanned { reply } => write!(f, "play canned as {}", reply.0),
+            Command::RunTool { tool, name, .. } => write!(f, "tool {} {name}", tool.0),
+            Command::SendDtmf { .. } => f.write_str("send dtmf"),
+            Command::HangUp => f.write_str("hang up"),
+            Command::Forward { .. } => f.write_str("forward"),
+            Command::Note(line) => write!(f, "note line {} of {:?}", line.number, line.speaker),
+            Command::Timed(timing) => write!(f, "timed turn {}", timing.turn),
+        }
+    }
+}
+
+/// Why a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedReason {
+    /// The caller hung up.
+    CallerHungUp,
+    /// The agent said goodbye and hung up.
+    AgentHungUp,
+    /// The caller stayed silent.
+    Silence,
+    /// The longest duration was reached.
+    MaxDuration,
+    /// No provider was left; the caller heard an apology.
+    ProvidersFailed,
+    /// The caller was connected to somebody else.
+    Forwarded,
+    /// Media was lost and did not come back.
+    MediaLost,
+    /// The phone stopped ringing before media flowed.
+    NeverConnected,
+    /// A person or the platform ended it.
+    Ordered,
+    /// The carrier ended it.
+    CarrierHungUp,
+}
+
+/// Why the machine wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// The caller's turn is over unless they go on.
+    TurnEnd,
+    /// An interruption must be judged.
+    Interruption,
+    /// Something was heard that never became words.
+    Unheard,
+    /// Silence has to be filled.
+    Filler,
+    /// A model is too slow.
+    Ask,
+    /// A voice is too slow.
+    Voice,
+    /// A mark never came.
+    Mark,
+    /// A tool is too slow.
+    Tool,
+    /// Both sides are silent.
+    Nudge,
+    /// The call has lasted long enough.
+    MaxDuration,
+    /// Media has been lost for long enough, or never came.
+    Media,
+    /// The carrier did not report the end.
+    Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Phase {
+    Ringing,
+    Up,
+    /// Media is lost since.
+    Lost(CallTime),
+    /// We ended it and wait for the carrier to say so.
+    Ending(CallTime),
+    Ended,
+}
+
+/// How long the phone may ring before media flows.
+const RINGING_MS: u32 = 60_000;
+/// How long the carrier may take to report the end of a call.
+const ENDING_MS: u32 = 5_000;
+/// How much longer than the longest duration a goodbye may take.
+const LAST_WORDS_MS: u32 = 20_000;
+
+/// One phone call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Call {
+    plan: Arc<CallPlan>,
+    phase: Phase,
+    now: CallTime,
+    connected_at: Option<CallTime>,
+    next_reply: ReplyId,
+    next_ask: AskId,
+    next_stt: SttId,
+    next_tool: ToolId,
+    providers: provider::Providers,
+    ear: turn::Ear,
+    answer: Option<turn::Answer>,
+    interruption: Option<turn::Interruption>,
+    /// What the agent says or is about to, in order.
+    replies: VecDeque<Reply>,
+    tools: Vec<tools::InFlight>,
+    history: history::History,
+    turn: u32,
+    nudges: u8,
+    /// The last time that anything could be heard or was done.
+    active_at: CallTime,
+    /// Why the call will end, once something is on its way to end it.
+    ending: Option<EndedReason>,
+    /// Facts about things that are no more.
+    dropped: u32,
+}
+
+type Out = Vec<Command>;
+
+impl Call {
+    /// The phone rings: opens what will be needed and prepares the greeting.
+    pub fn start(plan: CallPlan, out: &mut Vec<Command>) -> Call {
+        let mut call = Call {
+            plan: Arc::new(plan),
+            phase: Phase::Ringing,
+            now: CallTime::ZERO,
+            connected_at: None,
+            next_reply: ReplyId(0),
+            next_ask: AskId(0),
+            next_stt: SttId(0),
+            next_tool: ToolId(0),
+            providers: provider::Providers::default(),
+            ear: turn::Ear::default(),
+            answer: None,
+            interruption: None,
+            replies: VecDeque::new(),
+            tools: Vec::new(),
+            history: history::History::default(),
+            turn: 0,
+            nudges: 0,
+            active_at: CallTime::ZERO,
+            ending: None,
+            dropped: 0,
+        };
+        call.open_stt(out);
+        out.push(Command::OpenTts { voice: call.providers.tts() });
+        let plan = call.plan.clone();
+        match &plan.greeting {
+            Greeting::Fixed(text) => call.say(Purpose::Greeting, Then::Listen, text, out),
+            Greeting::Written => call.begin_answer(String::new(), out),
+            Greeting::Silent => {}
+        }
+        call
+    }
+
+    /// Takes a fact in and gives orders. Total: it never fails and never blocks, whatever comes in whatever order.
+    pub fn handle(&mut self, at: CallTime, input: Input, out: &mut Vec<Command>) {
+        // The clock of a node that took over may be a little behind; within a call time never runs backwards.
+        self.now = self.now.max(at);
+        if self.phase == Phase::Ended {
+            self.after_the_end(input);
+            return;
+        }
+        match input {
+            Input::Connected => self.connected(out),
+            Input::MediaLost => self.media_lost(),
+            Input::HungUp { by_caller } => {
+                let reason = if by_caller { EndedReason::CallerHungUp } else { EndedReason::CarrierHungUp };
+                self.end(reason, out);
+            }
+            Input::Dtmf { digit } => self.dtmf(digit, out),
+            Input::Played { reply, ms, done } => self.played(reply, ms, done, out),
+            Input::SpeechStarted => self.speech_started(out),
+            Input::SpeechStopped { silence_ms } => self.speech_stopped(silence_ms, out),
+            Input::SttOpened { stt } => self.providers.stt_opened(stt),
+            Input::Interim { stt, text, end_ms } => self.interim(stt, text, end_ms, out),
+            Input::Final { stt, text, end_ms, utterance_end } => {
+                self.final_words(stt, text, end_ms, utterance_end, out);
+            }
+            Input::UtteranceEnd { stt } => self.utterance_end(stt),
+            Input::EagerEnd { stt, text } => self.eager_end(stt, text, out),
+            Input::SttFailed { stt, may_pass } => self.stt_failed(stt, may_pass, out),
+            Input::Token { ask, text } => self.token(ask, &text, out),
+            Input::Tool { ask, request } => self.tool_wanted(ask, request),
+            Input::AskDone { ask } => self.ask_done(ask, out),
+            Input::AskFailed { ask, may_pass } => self.ask_failed(ask, may_pass, out),
+            Input::Synthesized { reply, ms, done } => self.synthesized(reply, ms, done),
+            Input::Aligned { reply, anchors } => match self.reply_mut(reply) {
+                Some(reply) => reply.align(&anchors),
+                None => self.dropped += 1,
+            },
+            Input::TtsFailed { voice, may_pass } => self.tts_failed(voice, may_pass, out),
+            Input::ToolDone { tool, result } => self.tool_done(tool, result, out),
+            Input::HangUpOrdered => self.hang_up(EndedReason::Ordered, out),
+            Input::Tick => {}
+        }
+        self.fire_due(out);
+    }
+
+    /// The earliest moment at which something must be decided, and why.
+    pub fn deadline(&self) -> Option<(CallTime, Timer)> {
+        let mut earliest: Option<(CallTime, Timer)> = None;
+        let mut consider = |at: Option<CallTime>, timer: Timer| {
+            if let Some(at) = at
+                && earliest.is_none_or(|(first, _)| at < first)
+            {
+                earliest = Some((at, timer));
+            }
+        };
+        match self.phase {
+            Phase::Ringing => {
+                consider(Some(CallTime::ZERO.plus_ms(RINGING_MS)), Timer::Media);
+                consider(self.ask_deadline(), Timer::Ask);
+                return earliest;
+            }
+            Phase::Lost(since) => return Some((since.plus_ms(self.plan.timing.media_lost_ms), Timer::Media)),
+            Phase::Ending(since) => return Some((since.plus_ms(ENDING_MS), Timer::Ending)),
+            Phase::Ended => return self.tool_deadline().map(|at| (at, Timer::Tool)),
+            Phase::Up => {}
+        }
+        consider(self.turn_deadline(), Timer::TurnEnd);
+        consider(self.interruption_deadline(), Timer::Interruption);
+        consider(self.unheard_deadline(), Timer::Unheard);
+        consider(self.filler_deadline(), Timer::Filler);
+        consider(self.ask_deadline(), Timer::Ask);
+        consider(self.voice_deadline(), Timer::Voice);
+        consider(self.mark_deadline(), Timer::Mark);
+        consider(self.tool_deadline(), Timer::Tool);
+        consider(self.nudge_deadline(), Timer::Nudge);
+        consider(self.max_duration_deadline(), Timer::MaxDuration);
+        earliest
+    }
+
+    /// A node died and this one goes on: orders again what must be open. Media comes later, by [`Input::Connected`].
+    pub fn resume(&mut self, at: CallTime, out: &mut Vec<Command>) {
+        self.now = self.now.max(at);
+        match self.phase {
+            Phase::Ended => return,
+            Phase::Ending(_) => {
+                out.push(Command::HangUp);
+                return;
+            }
+            Phase::Up => self.media_lost(),
+            Phase::Ringing | Phase::Lost(_) => {}
+        }
+        self.interruption = None;
+        self.open_stt(out);
+        out.push(Command::OpenTts { voice: self.providers.tts() });
+        self.speak_again(out);
+        self.ask_again(out);
+        self.forget_tools_of_dead_node(out);
+    }
+
+    /// Nothing more will come of this call: it has ended, and every tool has answered.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Ended && self.tools.is_empty()
+    }
+
+    /// Why the call ended; `None` while it lasts.
+    pub fn ended(&self) -> Option<EndedReason> {
+        if self.phase == Phase::Ended { self.ending } else { None }
+    }
+
+    /// Whether media has ever flowed.
+    pub fn was_connected(&self) -> bool {
+        self.connected_at.is_some()
+    }
+
+    /// What was said and heard, in order; of what is being said only what has been heard.
+    pub fn transcript(&self) -> Vec<Line> {
+        self.history.lines(&self.replies, self.now)
+    }
+
+    /// Facts that came for things that were no more.
+    pub fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
+    /// The plan the call runs by.
+    pub fn plan(&self) -> &CallPlan {
+        &self.plan
+    }
+
+    fn connected(&mut self, out: &mut Out) {
+        match self.phase {
+            Phase::Ringing => {
+                self.connected_at = Some(self.now);
+                self.phase = Phase::Up;
+                self.active_at = self.now;
+                if self.plan.greeting == Greeting::Written {
+                    self.release_answer(out);
+                }
+                self.play_ready(out);
+            }
+            Phase::Lost(_) => {
+                self.phase = Phase::Up;
+                self.active_at = self.now;
+                self.go_on_playing(out);
+                self.play_ready(out);
+            }
+            Phase::Up | Phase::Ending(_) | Phase::Ended => self.dropped += 1,
+        }
+    }
+
+    fn media_lost(&mut self) {
+        if self.phase != Phase::Up {
+            self.dropped += 1;
+            return;
+        }
+        let now = self.now;
+        self.phase = Phase::Lost(now);
+        self.ear.silence(now);
+        for reply in &mut self.replies {
+            if reply.playing && !reply.paused {
+                reply.pause(now);
+            }
+        }
+        self.interruption = None;
+    }
+
+    /// Ends the call from our side.
+    fn hang_up(&mut self, reason: EndedReason, out: &mut Out) {
+        match self.phase {
+            Phase::Ringing | Phase::Up | Phase::Lost(_) => {
+                self.ending = Some(self.ending.unwrap_or(reason));
+                self.phase = Phase::Ending(self.now);
+                self.drop_answer(out);
+                self.cut_replies(out);
+                out.push(Command::HangUp);
+            }
+            Phase::Ending(_) | Phase::Ended => {}
+        }
+    }
+
+    /// The call is over: what was said stays, what was planned is dropped.
+    fn end(&mut self, reason: EndedReason, out: &mut Out) {
+        // A caller who hangs up during our last words was still hung up on by nobody but themselves.
+        let ours = matches!(self.phase, Phase::Ending(_));
+        self.ending = Some(self.ending.filter(|_| ours).unwrap_or(reason));
+        self.take_last_words(out);
+        self.drop_answer(out);
+        self.cut_replies(out);
+        self.interruption = None;
+        self.phase = Phase::Ended;
+    }
+
+    /// After the end only the results of tools still matter.
+    fn after_the_end(&mut self, input: Input) {
+        match input {
+            Input::ToolDone { tool, result } => self.keep_result(tool, result),
+            Input::Tick => self.expire_tools(),
+            _ => self.dropped += 1,
+        }
+    }
+
+    /// Gives up on the agent: an apology, then the fallback.
+    fn give_up(&mut self, out: &mut Out) {
+        if self.ending.is_some() || matches!(self.phase, Phase::Ending(_) | Phase::Ended) {
+            return;
+        }
+        self.ending = Some(EndedReason::ProvidersFailed);
+        self.drop_answer(out);
+        self.interruption = None;
+        self.drop_unheard(out);
+        if self.providers.tts_left() {
+            let apology = self.plan.phrases.apology.clone();
+            self.say(Purpose::Apology, Then::GiveUp, &apology, out);
+        } else {
+            self.say_canned(out);
+        }
+    }
+
+    /// What comes after the apology.
+    fn fall_back(&mut self, out: &mut Out) {
+        match self.plan.fallback.clone() {
+            Fallback::Forward(to) => {
+                self.ending = Some(EndedReason::Forwarded);
+                self.phase = Phase::Ending(self.now);
+                out.push(Command::Forward { to });
+            }
+            Fallback::HangUp => self.hang_up(EndedReason::ProvidersFailed, out),
+        }
+    }
+
+    /// Says goodbye and ends the call when it has been heard.
+    fn say_goodbye(&mut self, reason: EndedReason, out: &mut Out) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(reason);
+        self.drop_answer(out);
+        self.interruption = None;
+        let goodbye = self.plan.phrases.goodbye.clone();
+        self.say(Purpose::Goodbye, Then::HangUp, &goodbye, out);
+    }
+
+    fn max_duration_deadline(&self) -> Option<CallTime> {
+        let longest = self.connected_at?.plus_ms(self.plan.timing.max_duration_ms);
+        Some(if self.ending.is_none() { longest } else { longest.plus_ms(LAST_WORDS_MS) })
+    }
+
+    fn nudge_deadline(&self) -> Option<CallTime> {
+        let idle = self.replies.is_empty()
+            && self.ending.is_none()
+            && self.interruption.is_none()
+            && !self.answer_is_open()
+            && self.tools.is_empty()
+            && !self.ear.is_busy();
+        idle.then(|| self.active_at.plus_ms(self.plan.timing.nudge_ms))
+    }
+
+    fn fire_due(&mut self, out: &mut Out) {
+        for _ in 0..limits::TIMERS_AT_ONCE {
+            match self.deadline() {
+                Some((at, timer)) if at <= self.now => self.fire(timer, out),
+                _ => return,
+            }
+        }
+    }
+
+    fn fire(&mut self, timer: Timer, out: &mut Out) {
+        match timer {
+            Timer::TurnEnd => self.turn_ended(out),
+            Timer::Interruption => self.judge_silence(out),
+            Timer::Unheard => self.unheard(out),
+            Timer::Filler => self.fill(out),
+            Timer::Ask => self.ask_too_slow(out),
+            Timer::Voice => self.tts_failed(self.providers.tts(), true, out),
+            Timer::Mark => self.mark_overdue(out),
+            Timer::Tool => self.tools_overdue(out),
+            Timer::Nudge => self.nudge(out),
+            Timer::MaxDuration => match self.ending {
+                None => self.say_goodbye(EndedReason::MaxDuration, out),
+                Some(reason) => self.hang_up(reason, out),
+            },
+            Timer::Media => {
+                let never = self.phase == Phase::Ringing;
+                self.end(if never { EndedReason::NeverConnected } else { EndedReason::MediaLost }, out);
+                out.push(Command::HangUp);
+            }
+            Timer::Ending => {
+                let reason = self.ending.unwrap_or(EndedReason::CarrierHungUp);
+                self.end(reason, out);
+            }
+        }
+    }
+
+    fn nudge(&mut self, out: &mut Out) {
+        self.active_at = self.now;
+        if self.nudges >= self.plan.timing.nudges {
+            self.say_goodbye(EndedReason::Silence, out);
+            return;
+        }
+        self.nudges += 1;
+        let nudge = self.plan.phrases.nudge.clone();
+        self.say(Purpose::Nudge, Then::Listen, &nudge, out);
+    }
+}
+
+#[cfg(test)]
+mod tests;

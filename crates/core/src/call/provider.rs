@@ -1,0 +1,178 @@
+//! Which recogniser, model and voice of the plan is in use, and who comes next when one fails. It counts failures; it
+//! does not know names, keys or causes beyond "may pass".
+
+use super::speech::{Purpose, Reply};
+use super::{Call, Command, Out, SttId};
+use serde::{Deserialize, Serialize};
+
+/// A provider may fail so often for a passing reason before the next is asked.
+const PASSING_FAILURES: u8 = 2;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Providers {
+    stt: Chain,
+    llm: Chain,
+    tts: Chain,
+    session: SttId,
+}
+
+/// One order of fallback.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Chain {
+    current: u8,
+    failures: u8,
+    exhausted: bool,
+}
+
+impl Chain {
+    /// The current one failed. Says whether there is one to go on with: the same, or the next.
+    fn failed(&mut self, may_pass: bool, count: usize) -> bool {
+        self.failures += 1;
+        if may_pass && self.failures < PASSING_FAILURES {
+            return true;
+        }
+        self.failures = 0;
+        if usize::from(self.current) + 1 < count {
+            self.current += 1;
+            return true;
+        }
+        self.exhausted = true;
+        false
+    }
+
+    fn works(&mut self) {
+        self.failures = 0;
+    }
+}
+
+impl Providers {
+    pub(super) fn tts(&self) -> u8 {
+        self.tts.current
+    }
+
+    pub(super) fn llm(&self) -> u8 {
+        self.llm.current
+    }
+
+    pub(super) fn tts_left(&self) -> bool {
+        !self.tts.exhausted
+    }
+
+    pub(super) fn is_session(&self, stt: SttId) -> bool {
+        self.session == stt
+    }
+
+    pub(super) fn session(&self) -> SttId {
+        self.session
+    }
+
+    pub(super) fn stt_opened(&mut self, stt: SttId) {
+        if self.session == stt {
+            self.stt.works();
+        }
+    }
+
+    pub(super) fn llm_works(&mut self) {
+        self.llm.works();
+    }
+
+    pub(super) fn tts_works(&mut self) {
+        self.tts.works();
+    }
+}
+
+impl Call {
+    pub(super) fn open_stt(&mut self, out: &mut Out) {
+        self.providers.session = self.next_stt.next();
+        self.ear.new_session();
+        out.push(Command::OpenStt { stt: self.providers.session, provider: self.providers.stt.current });
+    }
+
+    pub(super) fn stt_failed(&mut self, stt: SttId, may_pass: bool, out: &mut Out) {
+        if !self.providers.is_session(stt) || self.providers.stt.exhausted {
+            self.dropped += 1;
+            return;
+        }
+        if self.providers.stt.failed(may_pass, self.plan.stt.len()) {
+            self.open_stt(out);
+        } else {
+            self.give_up(out);
+        }
+    }
+
+    /// The model failed on a request of which nothing has been spoken. Says whether another may be asked.
+    pub(super) fn llm_failed(&mut self, may_pass: bool) -> bool {
+        self.providers.llm.failed(may_pass, self.plan.llm.len())
+    }
+
+    /// A voice failed: what it has not spoken goes to the same one again or to the next.
+    pub(super) fn tts_failed(&mut self, voice: u8, may_pass: bool, out: &mut Out) {
+        if voice != self.providers.tts.current || self.providers.tts.exhausted {
+            self.dropped += 1;
+            return;
+        }
+        if !self.providers.tts.failed(may_pass, self.plan.tts.len()) {
+            self.give_up(out);
+            return;
+        }
+        out.push(Command::OpenTts { voice: self.providers.tts.current });
+        self.speak_unspoken(out);
+    }
+
+    /// Gives what no audio was made of to the current voice, as replies of their own.
+    fn speak_unspoken(&mut self, out: &mut Out) {
+        let mut index = 0;
+        while index < self.replies.len() {
+            let reply = &mut self.replies[index];
+            if reply.synthesized || reply.given == 0 {
+                index += 1;
+                continue;
+            }
+            let before = reply.id;
+            let spoken = reply.heard_text(reply.synthesized_ms).len();
+            let mut rest = Reply::new(
+                self.next_reply.next(),
+                reply.purpose,
+                reply.then,
+                reply.ask,
+                self.providers.tts(),
+            );
+            rest.text = reply.text[spoken..].trim_start().to_string();
+            rest.written = reply.written;
+            rest.held = reply.held;
+            let partly = reply.synthesized_ms > 0;
+            if partly {
+                reply.end_at(spoken);
+                out.push(Command::FinishReply { reply: before });
+            } else {
+                out.push(Command::CancelReply { reply: before });
+            }
+            let (id, purpose) = (rest.id, rest.purpose);
+            self.history.agent_goes_on(self.turn, self.now, before, id, purpose);
+            if let Some(answer) = &mut self.answer {
+                answer.reply_goes_on(before, id);
+            }
+            if partly {
+                self.replies.insert(index + 1, rest);
+                index += 1;
+            } else {
+                self.replies[index] = rest;
+                let _ = self.history.settle(before, "", false);
+            }
+            self.give(id, out);
+            index += 1;
+        }
+        self.play_ready(out);
+    }
+
+    /// The apology that needs no voice: the last thing that can be said.
+    pub(super) fn say_canned(&mut self, out: &mut Out) {
+        let id = self.next_reply.next();
+        let apology = self.plan.phrases.apology.clone();
+        let mut reply = Reply::new(id, Purpose::Apology, super::Then::GiveUp, None, self.providers.tts());
+        reply.can(&apology, self.now);
+        self.history.agent_begins(self.turn, self.now, Some(id), Purpose::Apology);
+        self.replies.push_back(reply);
+        out.push(Command::PlayCanned { reply: id });
+    }
+}

@@ -1,0 +1,539 @@
+//! The ledger of what the agent says: asked, written, synthesized, played, heard. History, transcript and billing read
+//! only this. It knows marks and milliseconds, not why something is said.
+
+use super::{Anchor, AskId, Call, CallTime, Command, Out, Phase, ReplyId, words};
+use crate::limits;
+use serde::{Deserialize, Serialize};
+
+/// Why the agent speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The first message.
+    Greeting,
+    /// An answer to what the caller said.
+    Answer,
+    /// Something to hear while an answer takes long. Not shown to the model.
+    Filler,
+    /// "Are you still there?"
+    Nudge,
+    /// "I did not catch that."
+    NotUnderstood,
+    /// The last words of the call.
+    Goodbye,
+    /// Something broke.
+    Apology,
+}
+
+/// What follows when a reply has been heard to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Then {
+    Listen,
+    HangUp,
+    GiveUp,
+}
+
+/// Without any anchor, speech is taken to be this slow: the estimate of what was heard must never run ahead of the voice.
+const SLOWEST_BYTES_PER_SECOND: u64 = 9;
+
+/// One thing the agent says, from its first written word to the last heard one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Reply {
+    pub(super) id: ReplyId,
+    pub(super) purpose: Purpose,
+    pub(super) then: Then,
+    /// Which request writes it; `None` for fixed sentences.
+    pub(super) ask: Option<AskId>,
+    /// Which voice speaks it.
+    pub(super) voice: u8,
+    /// It is prepared ahead of the end of the caller's turn and may not be heard yet.
+    pub(super) held: bool,
+    /// Its audio needs no voice.
+    pub(super) canned: bool,
+    /// The voice was told that the text is complete.
+    pub(super) finished: bool,
+    /// Everything written so far.
+    pub(super) text: String,
+    /// No more will be written.
+    pub(super) written: bool,
+    /// How much of the text the voice was given, in bytes.
+    pub(super) given: usize,
+    /// When the voice was given the first clause.
+    pub(super) given_at: Option<CallTime>,
+    pub(super) synthesized_ms: u32,
+    pub(super) synthesized: bool,
+    pub(super) first_audio_at: Option<CallTime>,
+    anchors: Vec<Anchor>,
+    /// It may be heard as soon as there is something: the order to play was given.
+    pub(super) playing: bool,
+    /// When its first sample was played.
+    pub(super) started_at: Option<CallTime>,
+    played_ms: u32,
+    played_at: CallTime,
+    pub(super) paused: bool,
+    /// When it was taken to be about to be heard, for the guard against lost marks.
+    pub(super) expected_at: Option<CallTime>,
+}
+
+impl Reply {
+    pub(super) fn new(id: ReplyId, purpose: Purpose, then: Then, ask: Option<AskId>, voice: u8) -> Self {
+        Reply {
+            id,
+            purpose,
+            then,
+            ask,
+            voice,
+            held: false,
+            canned: false,
+            finished: false,
+            text: String::new(),
+            written: false,
+            given: 0,
+            given_at: None,
+            synthesized_ms: 0,
+            synthesized: false,
+            first_audio_at: None,
+            anchors: Vec::new(),
+            playing: false,
+            started_at: None,
+            played_ms: 0,
+            played_at: CallTime::ZERO,
+            paused: false,
+            expected_at: None,
+        }
+    }
+
+    /// Adds written text, without signs that a voice would read out; says whether the limit is reached.
+    pub(super) fn write(&mut self, text: &str) -> bool {
+        let speakable = text
+            .chars()
+            .filter(|c| !matches!(c, '*' | '#' | '`' | '_' | '~') && (!c.is_control() || *c == '\n'));
+        let start = self.text.is_empty();
+        self.text.extend(speakable.skip_while(|c| start && c.is_whitespace()));
+        self.text.len() >= limits::REPLY_CHARS
+    }
+
+    /// The next clause that is ready for the voice.
+    pub(super) fn next_clause(&mut self) -> Option<String> {
+        let rest = &self.text[self.given..];
+        let end = words::clause_end(rest, self.given == 0).or(self.written.then_some(rest.len()))?;
+        if rest[..end].trim().is_empty() {
+            if self.written {
+                self.given = self.text.len();
+            }
+            return None;
+        }
+        let clause = rest[..end].to_string();
+        self.given += end;
+        Some(clause)
+    }
+
+    pub(super) fn synthesized(&mut self, at: CallTime, ms: u32, done: bool) {
+        if ms > self.synthesized_ms {
+            self.first_audio_at.get_or_insert(at);
+            self.synthesized_ms = ms;
+        }
+        self.synthesized |= done && self.written;
+    }
+
+    /// Takes what the voice says of its progress; nonsense (going backwards, beyond the text) is left out.
+    pub(super) fn align(&mut self, anchors: &[Anchor]) {
+        for anchor in anchors {
+            let last = self.anchors.last().copied().unwrap_or_default();
+            let fits =
+                anchor.ms >= last.ms && anchor.bytes >= last.bytes && anchor.bytes as usize <= self.given;
+            if fits && self.anchors.len() < limits::ANCHORS_PER_REPLY {
+                self.anchors.push(*anchor);
+            }
+        }
+    }
+
+    /// A mark came back: the first `ms` have been played.
+    pub(super) fn played(&mut self, at: CallTime, ms: u32) {
+        self.started_at.get_or_insert(at);
+        self.played_ms = self.played_ms.max(ms.min(self.synthesized_ms));
+        self.played_at = at;
+    }
+
+    /// How much has been heard at `at`: the last mark, and the clock since while sound is there.
+    pub(super) fn heard_ms(&self, at: CallTime) -> u32 {
+        if self.started_at.is_none() {
+            return 0;
+        }
+        if self.paused {
+            return self.played_ms;
+        }
+        self.played_ms.saturating_add(at.since_ms(self.played_at)).min(self.synthesized_ms)
+    }
+
+    /// Stops the clock of what is heard.
+    pub(super) fn pause(&mut self, at: CallTime) {
+        self.played_ms = self.heard_ms(at);
+        self.paused = true;
+    }
+
+    /// Starts it again; returns where playing goes on.
+    pub(super) fn unpause(&mut self, at: CallTime) -> u32 {
+        self.paused = false;
+        self.played_at = at;
+        self.played_ms
+    }
+
+    /// When the last mark came back.
+    fn played_at(&self) -> CallTime {
+        self.played_at
+    }
+
+    /// How much the marks have not accounted for.
+    fn unplayed_ms(&self) -> u32 {
+        self.synthesized_ms - self.played_ms
+    }
+
+    /// The voice broke off: the reply ends with what it has spoken.
+    pub(super) fn end_at(&mut self, bytes: usize) {
+        self.text.truncate(bytes);
+        self.given = bytes;
+        self.written = true;
+        self.finished = true;
+        self.synthesized = true;
+        self.then = Then::Listen;
+    }
+
+    /// Makes it a sentence whose audio is at hand.
+    pub(super) fn can(&mut self, text: &str, now: CallTime) {
+        self.write(text);
+        self.given = self.text.len();
+        self.given_at = Some(now);
+        self.expected_at = Some(now);
+        self.written = true;
+        self.finished = true;
+        self.canned = true;
+        self.playing = true;
+    }
+
+    /// How much more there is to hear, as far as known.
+    pub(super) fn remaining_ms(&self, at: CallTime) -> u32 {
+        self.synthesized_ms - self.heard_ms(at).min(self.synthesized_ms)
+    }
+
+    /// The text of which the voice had given audio by `ms`, in bytes; never more than was spoken.
+    fn bytes_at(&self, ms: u32) -> usize {
+        let zero = Anchor::default();
+        let after = self.anchors.partition_point(|a| a.ms <= ms);
+        let before = if after == 0 { zero } else { self.anchors[after - 1] };
+        let end = self.synthesized.then_some(Anchor { ms: self.synthesized_ms, bytes: self.given as u32 });
+        let next = self.anchors.get(after).copied().or(end.filter(|e| e.ms > before.ms));
+        let passed = u64::from(ms - before.ms);
+        let more = match next {
+            Some(next) => {
+                passed * u64::from(next.bytes - before.bytes) / u64::from((next.ms - before.ms).max(1))
+            }
+            None => passed * SLOWEST_BYTES_PER_SECOND / 1_000,
+        };
+        (before.bytes as usize + more as usize).min(self.given)
+    }
+
+    /// The words heard when `ms` had been played: whole words only.
+    pub(super) fn heard_text(&self, ms: u32) -> &str {
+        if self.synthesized && ms >= self.synthesized_ms && self.synthesized_ms > 0 {
+            return self.text[..self.given].trim_end();
+        }
+        let mut end = self.bytes_at(ms);
+        let whole = |end: usize| end == self.given || self.text[end..].starts_with(char::is_whitespace);
+        while end > 0 && !(self.text.is_char_boundary(end) && whole(end)) {
+            end -= 1;
+        }
+        self.text[..end].trim_end()
+    }
+
+    /// The text that had not been heard when `ms` had been played.
+    pub(super) fn unheard_text(&self, ms: u32) -> &str {
+        self.text[self.heard_text(ms).len()..].trim()
+    }
+}
+
+/// A mark may come so much later than expected.
+const MARK_LATE_MS: u32 = 3_000;
+
+impl Call {
+    /// Says a fixed sentence after what is being said.
+    pub(super) fn say(&mut self, purpose: Purpose, then: Then, text: &str, out: &mut Out) {
+        let id = self.next_reply.next();
+        let mut reply = Reply::new(id, purpose, then, None, self.providers.tts());
+        reply.write(text);
+        self.replies.push_back(reply);
+        self.history.agent_begins(self.turn, self.now, Some(id), purpose);
+        self.finish_writing(id, out);
+        self.play_ready(out);
+    }
+
+    pub(super) fn reply_mut(&mut self, id: ReplyId) -> Option<&mut Reply> {
+        self.replies.iter_mut().find(|r| r.id == id)
+    }
+
+    /// Gives the voice every clause that is ready.
+    pub(super) fn give(&mut self, id: ReplyId, out: &mut Out) {
+        let now = self.now;
+        let Some(reply) = self.replies.iter_mut().find(|r| r.id == id) else { return };
+        let before = reply.given;
+        while let Some(text) = reply.next_clause() {
+            reply.given_at.get_or_insert(now);
+            out.push(Command::Speak { reply: id, voice: reply.voice, text });
+        }
+        if reply.written && !reply.finished && reply.given == reply.text.len() {
+            reply.finished = true;
+            out.push(Command::FinishReply { reply: id });
+        }
+        if before == 0 && reply.given > 0 {
+            self.play_ready(out);
+        }
+    }
+
+    /// A reply's text is complete.
+    pub(super) fn finish_writing(&mut self, id: ReplyId, out: &mut Out) {
+        let Some(reply) = self.reply_mut(id) else { return };
+        reply.written = true;
+        if reply.text.trim().is_empty() {
+            self.discard_reply(id, out);
+            return;
+        }
+        self.give(id, out);
+    }
+
+    /// Orders to play what may be heard and has been given to the voice.
+    pub(super) fn play_ready(&mut self, out: &mut Out) {
+        if self.phase != Phase::Up || self.interruption.as_ref().is_some_and(|_| self.ending.is_none()) {
+            return;
+        }
+        for reply in &mut self.replies {
+            if reply.held || reply.given == 0 {
+                // Nothing may overtake it.
+                break;
+            }
+            if !std::mem::replace(&mut reply.playing, true) {
+                reply.expected_at = Some(self.now);
+                out.push(Command::Play { reply: reply.id });
+            }
+        }
+    }
+
+    pub(super) fn synthesized(&mut self, id: ReplyId, ms: u32, done: bool) {
+        let now = self.now;
+        let Some(reply) = self.reply_mut(id) else {
+            self.dropped += 1;
+            return;
+        };
+        reply.synthesized(now, ms, done);
+        self.providers.tts_works();
+    }
+
+    pub(super) fn played(&mut self, id: ReplyId, ms: u32, done: bool, out: &mut Out) {
+        let now = self.now;
+        let Some(reply) = self.replies.iter_mut().find(|r| r.id == id && r.playing) else {
+            self.dropped += 1;
+            return;
+        };
+        self.active_at = now;
+        if reply.paused {
+            // Marks that were on their way when playout was paused.
+            return;
+        }
+        let begins = reply.started_at.is_none();
+        let first_audio = reply.first_audio_at;
+        reply.played(now, ms);
+        if begins {
+            self.time_answer(id, first_audio, out);
+        }
+        if done {
+            self.heard_out(id, out);
+        }
+    }
+
+    /// A reply has been heard to its end.
+    fn heard_out(&mut self, id: ReplyId, out: &mut Out) {
+        let Some(index) = self.replies.iter().position(|r| r.id == id) else { return };
+        // Whatever was before it in the queue has been played too.
+        for reply in self.replies.drain(..=index).collect::<Vec<_>>() {
+            let heard = reply.text[..reply.given].trim_end();
+            if let Some(line) = self.history.settle(reply.id, heard, false) {
+                out.push(Command::Note(line));
+            }
+            if reply.id == id {
+                match reply.then {
+                    Then::Listen => {}
+                    Then::HangUp => self.hang_up(super::EndedReason::AgentHungUp, out),
+                    Then::GiveUp => self.fall_back(out),
+                }
+            }
+        }
+        self.play_ready(out);
+    }
+
+    /// Drops a reply of which nothing can have been heard.
+    pub(super) fn discard_reply(&mut self, id: ReplyId, out: &mut Out) {
+        if let Some(index) = self.replies.iter().position(|r| r.id == id) {
+            self.replies.remove(index);
+            let _ = self.history.settle(id, "", false);
+            out.push(Command::CancelReply { reply: id });
+        }
+    }
+
+    /// Stops everything that is being said: what was heard stays, the rest is gone.
+    pub(super) fn cut_replies(&mut self, out: &mut Out) {
+        let now = self.now;
+        for reply in std::mem::take(&mut self.replies) {
+            let heard = reply.heard_text(reply.heard_ms(now));
+            if let Some(line) =
+                self.history.settle(reply.id, heard, heard.len() < reply.text.trim_end().len())
+            {
+                out.push(Command::Note(line));
+            }
+            out.push(Command::CancelReply { reply: reply.id });
+        }
+    }
+
+    /// Drops what has not begun to be heard.
+    pub(super) fn drop_unheard(&mut self, out: &mut Out) {
+        let unheard: Vec<ReplyId> =
+            self.replies.iter().filter(|r| r.started_at.is_none()).map(|r| r.id).collect();
+        for id in unheard {
+            self.discard_reply(id, out);
+        }
+    }
+
+    pub(super) fn pause_playing(&mut self) {
+        let now = self.now;
+        for reply in self.replies.iter_mut().filter(|r| r.playing && !r.paused) {
+            reply.pause(now);
+        }
+    }
+
+    /// Goes on with everything that was being played.
+    pub(super) fn go_on_playing(&mut self, out: &mut Out) {
+        let now = self.now;
+        for reply in self.replies.iter_mut().filter(|r| r.playing && r.paused) {
+            let from_ms = reply.unpause(now);
+            reply.expected_at = Some(now);
+            out.push(Command::ResumePlayout { reply: reply.id, from_ms });
+        }
+    }
+
+    /// When the voice is too slow: with its first audio, or in the middle.
+    pub(super) fn voice_deadline(&self) -> Option<CallTime> {
+        let waits = |r: &&Reply| r.given_at.is_some() && !r.synthesized && !r.canned;
+        let reply = self.replies.iter().find(waits)?;
+        let patience = self.plan.timing.first_audio_ms;
+        let silent_from = match reply.first_audio_at {
+            None => reply.given_at?,
+            Some(_) if !reply.finished => return None,
+            Some(audio) => audio.plus_ms(reply.synthesized_ms).max(reply.given_at?),
+        };
+        Some(silent_from.plus_ms(patience))
+    }
+
+    /// When a mark is overdue, and what it would say is taken for granted.
+    pub(super) fn mark_deadline(&self) -> Option<CallTime> {
+        let reply = self.replies.front().filter(|r| r.playing && !r.paused && r.synthesized)?;
+        let from =
+            reply.started_at.map(|_| reply.played_at()).or(reply.expected_at.max(reply.first_audio_at))?;
+        Some(from.plus_ms(reply.unplayed_ms().saturating_add(MARK_LATE_MS)))
+    }
+
+    pub(super) fn mark_overdue(&mut self, out: &mut Out) {
+        if let Some(id) = self.replies.front().map(|r| r.id) {
+            self.heard_out(id, out);
+        }
+    }
+
+    /// After a node died: says what of each reply had not been heard, as replies of their own.
+    pub(super) fn speak_again(&mut self, out: &mut Out) {
+        let now = self.now;
+        for before in std::mem::take(&mut self.replies) {
+            let heard_ms = before.heard_ms(now);
+            if before.held {
+                continue;
+            }
+            let rest = before.unheard_text(heard_ms).to_string();
+            if rest.is_empty() || before.canned {
+                if let Some(line) = self.history.settle(before.id, before.heard_text(heard_ms), false) {
+                    out.push(Command::Note(line));
+                }
+                if before.then == Then::Listen {
+                    continue;
+                }
+            }
+            let id = self.next_reply.next();
+            let mut reply = Reply::new(id, before.purpose, before.then, before.ask, self.providers.tts());
+            reply.text = if rest.is_empty() { self.plan.phrases.goodbye.clone() } else { rest };
+            reply.written = before.written;
+            self.history.agent_goes_on(self.turn, now, before.id, id, before.purpose);
+            if let Some(line) = self.history.settle(before.id, before.heard_text(heard_ms), true) {
+                out.push(Command::Note(line));
+            }
+            if let Some(answer) = &mut self.answer {
+                answer.reply_goes_on(before.id, id);
+            }
+            self.replies.push_back(reply);
+            self.give(id, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: CallTime = CallTime::from_ms(1_000);
+
+    fn reply(text: &str, ms: u32) -> Reply {
+        let mut reply = Reply::new(ReplyId(1), Purpose::Answer, Then::Listen, None, 0);
+        reply.write(text);
+        reply.written = true;
+        while reply.next_clause().is_some() {}
+        reply.synthesized(SECOND, ms, true);
+        reply
+    }
+
+    #[test]
+    fn only_whole_words_that_were_played_were_heard() {
+        let mut reply = reply("We are open from nine to five.", 3_000);
+        assert_eq!(reply.heard_ms(CallTime::from_ms(9_000)), 0, "nothing before the first mark");
+        reply.played(SECOND, 0);
+        assert_eq!(reply.heard_ms(CallTime::from_ms(2_450)), 1_450);
+        assert_eq!(reply.heard_text(1_450), "We are open");
+        assert_eq!(reply.unheard_text(1_450), "from nine to five.");
+        assert_eq!(reply.heard_text(3_000), "We are open from nine to five.");
+        reply.pause(CallTime::from_ms(2_000));
+        assert_eq!(reply.heard_ms(CallTime::from_ms(5_000)), 1_000);
+        assert_eq!(reply.unpause(CallTime::from_ms(5_000)), 1_000);
+        assert_eq!(reply.heard_ms(CallTime::from_ms(6_000)), 2_000);
+        assert_eq!(reply.heard_ms(CallTime::from_ms(60_000)), 3_000, "never more than there is");
+    }
+
+    #[test]
+    fn anchors_beat_estimates_and_nonsense_is_ignored() {
+        let mut reply = reply("Yes. We have a table.", 2_000);
+        reply.align(&[
+            Anchor { ms: 1_500, bytes: 4 },
+            Anchor { ms: 1_400, bytes: 9 },
+            Anchor { ms: 1_600, bytes: 900 },
+        ]);
+        assert_eq!(reply.heard_text(1_400), "");
+        assert_eq!(reply.heard_text(1_500), "Yes.");
+        assert_eq!(reply.heard_text(1_999), "Yes. We have a");
+    }
+
+    #[test]
+    fn without_anchors_the_estimate_stays_behind_the_voice() {
+        let mut reply = reply("One two three four five six seven", 1_500);
+        reply.synthesized = false;
+        assert_eq!(reply.heard_text(1_500), "One two three");
+    }
+
+    #[test]
+    fn signs_that_would_be_read_out_are_left_out() {
+        let mut reply = reply("", 0);
+        reply.write("  **Sure**, `we` have\u{7} it.");
+        assert_eq!(reply.text, "Sure, we have it.");
+    }
+}

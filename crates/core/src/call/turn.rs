@@ -1,0 +1,921 @@
+//! Who has the floor: when the caller's turn is over, what an answer prepared ahead is worth, and whether somebody who
+//! talks over the agent means it. It knows words and silence, not audio.
+
+use super::history::cut_at;
+use super::speech::{Purpose, Reply};
+use super::words::{self, Finished};
+use super::{AskId, Call, CallTime, Command, EndedReason, Greeting, Out, Phase, ReplyId, SttId, Then};
+use crate::{ToolRequest, limits};
+use serde::{Deserialize, Serialize};
+
+/// Extra patience for every answer that was thrown away in the turn: this caller pauses while speaking.
+const PATIENCE_PER_PAUSE_MS: u32 = 250;
+/// How much of a backchannel's meaning the end of a reply has: with less than this to hear, "yes" answers it.
+const ANSWERABLE_MS: u32 = 1_500;
+/// Speech of at least this length that never becomes words was meant to be heard.
+const MEANT_MS: u32 = 1_000;
+/// How long after such speech the caller is asked to say it again.
+const UNHEARD_MS: u32 = 2_500;
+/// Silence after a key until the keys are taken as a turn.
+const DTMF_PAUSE_MS: u32 = 2_000;
+/// Between two fillers.
+const FILLER_AGAIN_MS: u32 = 5_000;
+/// A late final of an utterance that was answered by its interim is one if it ends this close to it.
+const SAME_UTTERANCE_MS: u32 = 120;
+/// What the model is told when it writes the greeting.
+const GREET: &str = "(The call has just been connected. Greet the caller in one or two short sentences.)";
+
+/// The moments of one turn: the waterfall of its latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct TurnTiming {
+    /// The caller's turns counted from 1.
+    pub turn: u32,
+    /// The caller fell silent.
+    pub speech_end: CallTime,
+    /// The turn was taken to be over.
+    pub turn_end: CallTime,
+    /// The model was asked; before `turn_end` with a head start.
+    pub asked: CallTime,
+    /// Its first token came.
+    pub first_token: CallTime,
+    /// The voice's first audio came.
+    pub first_audio: CallTime,
+    /// The caller began to hear it.
+    pub playout: CallTime,
+    /// Answers prepared for this turn and thrown away.
+    pub thrown_away: u8,
+}
+
+/// What the caller is saying.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Ear {
+    speaking: bool,
+    started_at: CallTime,
+    /// When the caller last fell silent.
+    stopped_at: Option<CallTime>,
+    /// Settled words of this turn.
+    said: String,
+    /// The guess at what comes after them.
+    interim: String,
+    words_at: CallTime,
+    /// How far the session's audio has been taken into turns, in ms of its own clock.
+    covered_ms: u32,
+    heard_to_ms: u32,
+    /// The recogniser takes the utterance to be over.
+    utterance_end: bool,
+    finalizing: bool,
+    /// Answers thrown away in this turn.
+    thrown_away: u8,
+    keys: String,
+    /// Sound that never becomes words: it is not waited for.
+    noise: bool,
+    /// The last turn was ended by an interim; its final may still come.
+    late_final_of: Option<String>,
+    /// Speech without words that has not been asked about.
+    unheard: bool,
+}
+
+impl Ear {
+    /// Something is being said, or has been and is not answered.
+    pub(super) fn is_busy(&self) -> bool {
+        (self.speaking && !self.noise) || self.has_words()
+    }
+
+    fn has_words(&self) -> bool {
+        !self.said.is_empty() || !self.interim.is_empty() || !self.keys.is_empty()
+    }
+
+    /// No sound can come any more.
+    pub(super) fn silence(&mut self, now: CallTime) {
+        if std::mem::take(&mut self.speaking) {
+            self.stopped_at = Some(now);
+        }
+    }
+
+    /// Another recogniser listens, whose clock begins anew.
+    pub(super) fn new_session(&mut self) {
+        self.covered_ms = 0;
+        self.heard_to_ms = 0;
+        self.finalizing = false;
+        self.late_final_of = None;
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::with_capacity(self.said.len() + self.interim.len() + 1);
+        text.push_str(&self.said);
+        append(&mut text, &self.interim);
+        if !self.keys.is_empty() {
+            append(&mut text, &format!("(pressed {})", self.keys));
+        }
+        text
+    }
+
+    /// Forgets the words: they were answered, or were none.
+    fn begin_anew(&mut self) {
+        self.said.clear();
+        self.interim.clear();
+        self.keys.clear();
+        self.covered_ms = self.covered_ms.max(self.heard_to_ms);
+        self.utterance_end = false;
+        self.finalizing = false;
+        self.thrown_away = 0;
+        self.unheard = false;
+        if !self.speaking {
+            self.stopped_at = None;
+        }
+    }
+}
+
+fn append(text: &mut String, more: &str) {
+    let more = more.trim();
+    if !text.is_empty() && !more.is_empty() {
+        text.push(' ');
+    }
+    let room = limits::TRANSCRIPT_CHARS.saturating_sub(text.len());
+    text.push_str(cut_at(more, room));
+}
+
+/// The answer to a turn, from the first request to the last word; until the turn is over it is only a head start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    /// What the caller said, and the same reduced to its words.
+    basis: String,
+    normalized: String,
+    /// The turn is over: the answer may be heard.
+    released: bool,
+    asking: Option<Asking>,
+    /// The replies it consists of; tools come between them.
+    replies: Vec<ReplyId>,
+    /// Tools wanted by the request under way.
+    requests: Vec<ToolRequest>,
+    /// It waits for tools before it goes on.
+    waits: bool,
+    rounds: u8,
+    ran_tools: bool,
+    next_filler_at: CallTime,
+    fillers: usize,
+    timing: TurnTiming,
+    timed: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Asking {
+    ask: AskId,
+    /// When it was asked, or the last token came.
+    heard_at: CallTime,
+    any: bool,
+    /// The reply it writes, once it has written something.
+    reply: Option<ReplyId>,
+}
+
+impl Answer {
+    /// The reply that the last request wrote.
+    pub(super) fn reply(&self) -> Option<ReplyId> {
+        self.replies.last().copied()
+    }
+
+    pub(super) fn reply_goes_on(&mut self, before: ReplyId, after: ReplyId) {
+        if self.replies.contains(&before) {
+            self.replies.push(after);
+        }
+        if let Some(asking) = &mut self.asking
+            && asking.reply == Some(before)
+        {
+            asking.reply = Some(after);
+        }
+    }
+}
+
+/// The caller makes a sound while the agent has the floor; the agent holds its tongue until it is known what it was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Interruption {
+    since: CallTime,
+    stopped_at: Option<CallTime>,
+    /// Playout was paused for it.
+    paused: bool,
+}
+
+impl Call {
+    // ---- the caller's voice ------------------------------------------------------------------------------------
+
+    pub(super) fn speech_started(&mut self, out: &mut Out) {
+        if self.ear.speaking || self.phase != Phase::Up {
+            return;
+        }
+        self.active_at = self.now;
+        self.ear.speaking = true;
+        self.ear.noise = false;
+        self.ear.started_at = self.now;
+        self.ear.finalizing = false;
+        self.ear.utterance_end = false;
+        if let Some(interruption) = &mut self.interruption {
+            interruption.stopped_at = None;
+        } else if self.agent_has_floor() {
+            self.begin_interruption(out);
+        }
+    }
+
+    pub(super) fn speech_stopped(&mut self, silence_ms: u32, out: &mut Out) {
+        if !self.ear.speaking {
+            return;
+        }
+        self.active_at = self.now;
+        let stopped_at = self.now.minus_ms(silence_ms).max(self.ear.started_at);
+        self.ear.speaking = false;
+        self.ear.stopped_at = Some(stopped_at);
+        self.ear.unheard |= !self.ear.has_words() && stopped_at.since_ms(self.ear.started_at) >= MEANT_MS;
+        if let Some(interruption) = &mut self.interruption {
+            interruption.stopped_at = Some(self.now);
+        }
+        let unsettled =
+            !self.ear.interim.is_empty() && words::finished(&self.ear.text()) != Finished::Unfinished;
+        if unsettled && !std::mem::replace(&mut self.ear.finalizing, true) {
+            out.push(Command::Finalize { stt: self.providers.session() });
+        }
+        self.start_ahead(out);
+    }
+
+    pub(super) fn interim(&mut self, stt: SttId, text: String, end_ms: u32, out: &mut Out) {
+        if !self.providers.is_session(stt) || end_ms <= self.ear.covered_ms {
+            self.dropped += 1;
+            return;
+        }
+        self.ear.interim = cut_at(text.trim(), limits::TRANSCRIPT_CHARS).to_string();
+        self.ear.heard_to_ms = end_ms;
+        self.words_came(false, out);
+    }
+
+    pub(super) fn final_words(&mut self, stt: SttId, text: String, end_ms: u32, end: bool, out: &mut Out) {
+        let repeated = end_ms <= self.ear.covered_ms && !text.trim().is_empty();
+        if !self.providers.is_session(stt) || repeated {
+            self.dropped += 1;
+            return;
+        }
+        let close = end_ms <= self.ear.covered_ms + SAME_UTTERANCE_MS || !self.ear.speaking;
+        if let Some(answered) = self.ear.late_final_of.take()
+            && close
+            && self.settle_late(&answered, &text, end_ms, out)
+        {
+            return;
+        }
+        self.ear.interim.clear();
+        append(&mut self.ear.said, &text);
+        self.ear.heard_to_ms = self.ear.heard_to_ms.max(end_ms);
+        self.ear.covered_ms = self.ear.covered_ms.max(end_ms);
+        self.ear.utterance_end |= end;
+        self.ear.finalizing = false;
+        if !text.trim().is_empty() {
+            self.words_came(true, out);
+        }
+    }
+
+    /// The final of an utterance that was answered by its interim. Says whether it belonged there.
+    fn settle_late(&mut self, answered: &str, text: &str, end_ms: u32, out: &mut Out) -> bool {
+        self.ear.covered_ms = self.ear.covered_ms.max(end_ms);
+        let said = words::normalized(text);
+        if said.is_empty() || answered.ends_with(&said) || self.answer_was_heard() {
+            return true;
+        }
+        let shares = answered.split(' ').next() == said.split(' ').next();
+        if shares && self.reopen_turn(out) {
+            self.ear.said = text.trim().to_string();
+            self.ear.utterance_end = true;
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn utterance_end(&mut self, stt: SttId) {
+        if self.providers.is_session(stt) {
+            self.ear.utterance_end |= self.ear.has_words();
+        }
+    }
+
+    pub(super) fn eager_end(&mut self, stt: SttId, text: String, out: &mut Out) {
+        if !self.providers.is_session(stt) {
+            self.dropped += 1;
+            return;
+        }
+        self.ear.interim = cut_at(text.trim(), limits::TRANSCRIPT_CHARS).to_string();
+        self.words_came(false, out);
+        if !self.ear.speaking || words::finished(&self.ear.text()) == Finished::Complete {
+            self.start_ahead(out);
+        }
+    }
+
+    /// The recogniser has understood something.
+    fn words_came(&mut self, settled: bool, out: &mut Out) {
+        self.active_at = self.now;
+        self.ear.words_at = self.now;
+        self.ear.unheard = false;
+        self.ear.noise = false;
+        if self.phase != Phase::Up {
+            return;
+        }
+        if self.interruption.is_none() && self.agent_has_floor() {
+            // The voice detector missed it: soft speech, or speech under the agent's own echo.
+            self.begin_interruption(out);
+        }
+        if self.interruption.is_some() {
+            self.judge_words(settled, out);
+        } else {
+            self.start_ahead(out);
+        }
+    }
+
+    pub(super) fn dtmf(&mut self, digit: char, out: &mut Out) {
+        if !matches!(digit, '0'..='9' | '*' | '#' | 'A'..='D') || self.phase != Phase::Up {
+            self.dropped += 1;
+            return;
+        }
+        self.active_at = self.now;
+        self.ear.words_at = self.now;
+        if self.agent_has_floor() && !self.is_leaving() {
+            self.begin_interruption(out);
+            self.yield_floor(out);
+        }
+        if self.ear.keys.len() < limits::DTMF_DIGITS {
+            self.ear.keys.push(digit);
+        }
+    }
+
+    // ---- interruption ------------------------------------------------------------------------------------------
+
+    /// Something of the agent can be heard, or is about to be.
+    fn agent_has_floor(&self) -> bool {
+        self.replies.iter().any(|r| !r.held)
+            || self.answer.as_ref().is_some_and(|a| a.released && self.answer_is_open())
+    }
+
+    /// The last words are being said; only real words stop them.
+    fn is_leaving(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// The last words were the agent's own choice, and the caller may talk it out of leaving.
+    fn may_stay(&self) -> bool {
+        matches!(self.ending, Some(EndedReason::AgentHungUp | EndedReason::Silence))
+    }
+
+    fn begin_interruption(&mut self, out: &mut Out) {
+        if self.interruption.is_some() {
+            return;
+        }
+        let stopped_at = (!self.ear.speaking).then_some(self.now);
+        let paused = !self.is_leaving() && self.replies.iter().any(|r| r.playing);
+        self.interruption = Some(Interruption { since: self.now, stopped_at, paused });
+        if paused {
+            self.pause_playing();
+            out.push(Command::PausePlayout);
+        }
+    }
+
+    fn judge_words(&mut self, settled: bool, out: &mut Out) {
+        let text = self.ear.text();
+        let bound_to_leave = self.is_leaving()
+            && (!self.may_stay() || words::is_farewell(&text) || words::is_backchannel(&text));
+        if bound_to_leave {
+            if settled {
+                self.never_mind(out);
+            }
+            return;
+        }
+        let hum = words::is_backchannel(&text) && !self.awaits_answer();
+        if hum {
+            if settled && !self.ear.speaking {
+                self.never_mind(out);
+            }
+            return;
+        }
+        self.yield_floor(out);
+    }
+
+    /// The agent has asked something and is done asking, or nearly: a "yes" answers it.
+    fn awaits_answer(&self) -> bool {
+        let Some(front) = self.replies.iter().find(|r| !r.held) else { return false };
+        let heard = front.heard_ms(self.now);
+        if front.purpose == Purpose::Filler {
+            return false;
+        }
+        words::asks(front.heard_text(heard))
+            || (front.written
+                && words::asks(&front.text)
+                && front.synthesized
+                && front.remaining_ms(self.now) < ANSWERABLE_MS)
+    }
+
+    pub(super) fn interruption_deadline(&self) -> Option<CallTime> {
+        let interruption = self.interruption.as_ref()?;
+        let timing = &self.plan.timing;
+        Some(match interruption.stopped_at {
+            Some(stopped) => stopped.max(self.ear.words_at).plus_ms(timing.cough_ms),
+            None => interruption.since.max(self.ear.words_at).plus_ms(timing.noise_ms),
+        })
+    }
+
+    /// Enough silence, or enough noise, to know that nothing more will come of it.
+    pub(super) fn judge_silence(&mut self, out: &mut Out) {
+        self.ear.noise = self.ear.speaking;
+        self.never_mind(out);
+    }
+
+    /// It was nothing: the agent goes on where it stopped.
+    fn never_mind(&mut self, out: &mut Out) {
+        let Some(interruption) = self.interruption.take() else { return };
+        self.ear.begin_anew();
+        self.active_at = self.now;
+        if interruption.paused {
+            self.go_on_playing(out);
+        }
+        self.play_ready(out);
+        self.follow_up(out);
+    }
+
+    /// The caller means it: what they did not hear is gone.
+    fn yield_floor(&mut self, out: &mut Out) {
+        self.interruption = None;
+        self.ending = None;
+        if self.reopen_turn(out) {
+            return;
+        }
+        self.drop_answer(out);
+        self.cut_replies(out);
+    }
+
+    fn answer_was_heard(&self) -> bool {
+        let Some(answer) = &self.answer else { return true };
+        answer.timed || answer.ran_tools
+    }
+
+    /// Nothing of the answer has been heard or done: the caller was not finished, and their turn goes on.
+    fn reopen_turn(&mut self, out: &mut Out) -> bool {
+        let unheard = self
+            .answer
+            .as_ref()
+            .is_some_and(|a| a.released && !a.timed && !a.ran_tools && !a.basis.is_empty());
+        if !unheard {
+            return false;
+        }
+        let answer = self.answer.take().expect("looked at above");
+        self.forget(&answer, out);
+        self.cut_replies(out);
+        self.history.take_back_caller();
+        self.turn -= 1;
+        let new_words = std::mem::take(&mut self.ear.said);
+        self.ear.said = answer.basis;
+        append(&mut self.ear.said, &new_words);
+        self.ear.thrown_away = answer.timing.thrown_away.saturating_add(1);
+        if self.ear.stopped_at.is_none() && !self.ear.speaking {
+            self.ear.stopped_at = Some(self.now);
+        }
+        true
+    }
+
+    // ---- the end of a turn -------------------------------------------------------------------------------------
+
+    pub(super) fn turn_deadline(&self) -> Option<CallTime> {
+        let ear = &self.ear;
+        if self.interruption.is_some() || !ear.has_words() || self.ending.is_some() {
+            return None;
+        }
+        let timing = &self.plan.timing;
+        if !ear.keys.is_empty() {
+            let over = ear.keys.ends_with('#');
+            return Some(if over { ear.words_at } else { ear.words_at.plus_ms(DTMF_PAUSE_MS) });
+        }
+        if ear.speaking {
+            // A noisy line: the voice detector hears no silence, but the recogniser has heard the end.
+            let last = ear.words_at.max(ear.started_at);
+            return ear.utterance_end.then(|| last.plus_ms(timing.endpoint_unfinished_ms));
+        }
+        let silent_since = ear.stopped_at.unwrap_or(ear.words_at);
+        let mut wait_ms = match words::finished(&ear.text()) {
+            Finished::Complete => timing.endpoint_complete_ms,
+            Finished::Unsure => timing.endpoint_unsure_ms,
+            Finished::Unfinished => timing.endpoint_unfinished_ms,
+        };
+        wait_ms += u32::from(ear.thrown_away) * PATIENCE_PER_PAUSE_MS;
+        if !ear.interim.is_empty() {
+            wait_ms = wait_ms.max(timing.final_ms);
+        }
+        Some(silent_since.plus_ms(wait_ms))
+    }
+
+    pub(super) fn turn_ended(&mut self, out: &mut Out) {
+        let text = self.ear.text();
+        let speech_end = self.ear.stopped_at.unwrap_or(self.ear.words_at);
+        let late = (!self.ear.interim.is_empty()).then(|| words::normalized(&text));
+        let thrown_away = self.ear.thrown_away;
+        self.ear.begin_anew();
+        self.ear.late_final_of = late;
+        self.nudges = 0;
+        let ready =
+            self.answer.as_ref().is_some_and(|a| !a.released && a.normalized == words::normalized(&text));
+        if !ready {
+            self.drop_answer(out);
+            self.begin_answer(text.clone(), out);
+        }
+        let Some(answer) = &mut self.answer else { return };
+        answer.basis = text;
+        answer.timing.speech_end = speech_end;
+        answer.timing.thrown_away = answer.timing.thrown_away.max(thrown_away);
+        self.release_answer(out);
+    }
+
+    /// Prepares the answer to what has been said so far, in case that it was all.
+    fn start_ahead(&mut self, out: &mut Out) {
+        let allowed = self.plan.head_start
+            && self.phase == Phase::Up
+            && self.ending.is_none()
+            && self.tools.is_empty()
+            && self.interruption.is_none()
+            && self.ear.thrown_away < limits::THROWN_AWAY_PER_TURN
+            && self.ear.keys.is_empty();
+        if !allowed {
+            return;
+        }
+        let text = self.ear.text();
+        let likely = match words::finished(&text) {
+            Finished::Complete => true,
+            Finished::Unsure => !self.ear.speaking,
+            Finished::Unfinished => false,
+        };
+        if !likely || text.is_empty() {
+            return;
+        }
+        match &self.answer {
+            Some(answer) if answer.released && self.answer_is_open() => return,
+            Some(answer) if !answer.released && answer.normalized == words::normalized(&text) => return,
+            _ => {}
+        }
+        self.drop_answer(out);
+        self.begin_answer(text, out);
+    }
+
+    /// Something long was said and not understood.
+    pub(super) fn unheard_deadline(&self) -> Option<CallTime> {
+        let free = !self.ear.speaking && !self.agent_has_floor() && self.ending.is_none();
+        let at = self.ear.stopped_at?.plus_ms(UNHEARD_MS);
+        (self.ear.unheard && free && !self.ear.has_words()).then_some(at)
+    }
+
+    pub(super) fn unheard(&mut self, out: &mut Out) {
+        self.ear.begin_anew();
+        let sorry = self.plan.phrases.not_understood.clone();
+        self.say(Purpose::NotUnderstood, Then::Listen, &sorry, out);
+    }
+
+    // ---- the answer --------------------------------------------------------------------------------------------
+
+    /// An answer is being prepared, or waits for tools, or is being heard.
+    pub(super) fn answer_is_open(&self) -> bool {
+        self.answer.as_ref().is_some_and(|a| {
+            a.asking.is_some() || a.waits || self.replies.iter().any(|r| a.replies.contains(&r.id))
+        })
+    }
+
+    pub(super) fn begin_answer(&mut self, basis: String, out: &mut Out) {
+        let normalized = words::normalized(&basis);
+        let timing = TurnTiming {
+            turn: self.turn + 1,
+            asked: self.now,
+            thrown_away: self.ear.thrown_away,
+            ..TurnTiming::default()
+        };
+        self.answer = Some(Answer {
+            basis,
+            normalized,
+            released: false,
+            asking: None,
+            replies: Vec::new(),
+            requests: Vec::new(),
+            waits: !self.tools.is_empty(),
+            rounds: 0,
+            ran_tools: false,
+            next_filler_at: CallTime::ZERO,
+            fillers: 0,
+            timing,
+            timed: false,
+        });
+        if self.tools.is_empty() {
+            self.ask(out);
+        }
+    }
+
+    /// Asks the model for the (next part of the) answer.
+    fn ask(&mut self, out: &mut Out) {
+        let ask = self.next_ask.next();
+        let Some(answer) = &mut self.answer else { return };
+        answer.waits = false;
+        answer.requests.clear();
+        answer.asking = Some(Asking { ask, heard_at: self.now, any: false, reply: None });
+        let greets = answer.basis.is_empty() && self.plan.greeting == Greeting::Written;
+        let says = match (answer.released, greets) {
+            (_, true) => Some(GREET),
+            (true, false) => None,
+            (false, false) => Some(answer.basis.as_str()),
+        };
+        let messages =
+            self.history.messages(&self.plan.instructions, &self.replies, &answer.replies, self.now, says);
+        out.push(Command::Ask { ask, provider: self.providers.llm(), messages });
+    }
+
+    /// The turn is over: what was prepared may be heard.
+    pub(super) fn release_answer(&mut self, out: &mut Out) {
+        let (turn, now) = (self.turn, self.now);
+        let filler_ms = self.plan.timing.filler_ms;
+        let Some(answer) = &mut self.answer else { return };
+        answer.released = true;
+        answer.timing.turn_end = now;
+        answer.next_filler_at = answer.timing.speech_end.plus_ms(filler_ms).max(now);
+        self.active_at = now;
+        if !answer.basis.is_empty() {
+            self.turn = turn + 1;
+            let line = self.history.caller_said(self.turn, now, &answer.basis);
+            out.push(Command::Note(line));
+        }
+        let replies = answer.replies.clone();
+        let requests =
+            if answer.asking.is_none() { std::mem::take(&mut answer.requests) } else { Vec::new() };
+        for id in replies {
+            self.release_reply(id);
+        }
+        self.play_ready(out);
+        if !requests.is_empty() {
+            self.use_tools(requests, out);
+        }
+    }
+
+    fn release_reply(&mut self, id: ReplyId) {
+        if let Some(reply) = self.replies.iter_mut().find(|r| r.id == id && r.held) {
+            reply.held = false;
+            let purpose = reply.purpose;
+            self.history.agent_begins(self.turn, self.now, Some(id), purpose);
+        }
+    }
+
+    /// Forgets the answer under way, if nothing of it is settled. What is being heard goes on.
+    pub(super) fn drop_answer(&mut self, out: &mut Out) {
+        if let Some(answer) = self.answer.take() {
+            if !answer.released {
+                self.ear.thrown_away = self.ear.thrown_away.saturating_add(1);
+            }
+            self.forget(&answer, out);
+        }
+    }
+
+    fn forget(&mut self, answer: &Answer, out: &mut Out) {
+        if let Some(asking) = &answer.asking {
+            out.push(Command::CancelAsk { ask: asking.ask });
+            if let Some(reply) = asking.reply.and_then(|id| self.replies.iter_mut().find(|r| r.id == id)) {
+                reply.written = true;
+                reply.text.truncate(reply.given);
+            }
+        }
+        let held: Vec<ReplyId> = self.replies.iter().filter(|r| r.held).map(|r| r.id).collect();
+        for reply in held {
+            out.push(Command::CancelReply { reply });
+        }
+        self.replies.retain(|r| !r.held);
+    }
+
+    pub(super) fn token(&mut self, ask: AskId, text: &str, out: &mut Out) {
+        let now = self.now;
+        let Some((answer, asking)) = self.answer.as_mut().and_then(|a| {
+            let asking = a.asking.take_if(|x| x.ask == ask)?;
+            Some((a, asking))
+        }) else {
+            self.dropped += 1;
+            return;
+        };
+        let mut asking = asking;
+        asking.heard_at = now;
+        if !std::mem::replace(&mut asking.any, true) && answer.timing.first_token == CallTime::ZERO {
+            answer.timing.first_token = now;
+        }
+        let id = match asking.reply {
+            Some(id) => id,
+            None if text.trim().is_empty() => {
+                answer.asking = Some(asking);
+                return;
+            }
+            None => {
+                let id = self.next_reply.next();
+                let greeting = answer.basis.is_empty();
+                let purpose = if greeting { Purpose::Greeting } else { Purpose::Answer };
+                let mut reply = Reply::new(id, purpose, Then::Listen, Some(ask), self.providers.tts());
+                reply.held = !answer.released;
+                answer.replies.push(id);
+                asking.reply = Some(id);
+                if answer.released {
+                    self.history.agent_begins(self.turn, now, Some(id), purpose);
+                }
+                self.replies.push_back(reply);
+                id
+            }
+        };
+        answer.asking = Some(asking);
+        self.providers.llm_works();
+        let Some(reply) = self.reply_mut(id) else { return };
+        if reply.write(text) {
+            self.ask_done(ask, out);
+            out.push(Command::CancelAsk { ask });
+            return;
+        }
+        self.give(id, out);
+    }
+
+    pub(super) fn tool_wanted(&mut self, ask: AskId, request: ToolRequest) {
+        match self.answer.as_mut().filter(|a| a.asking.as_ref().is_some_and(|x| x.ask == ask)) {
+            Some(answer) if answer.requests.len() < limits::TOOLS_PER_ANSWER => {
+                if let Some(asking) = &mut answer.asking {
+                    asking.heard_at = self.now;
+                    asking.any = true;
+                }
+                answer.requests.push(request);
+            }
+            _ => self.dropped += 1,
+        }
+    }
+
+    pub(super) fn ask_done(&mut self, ask: AskId, out: &mut Out) {
+        let Some(answer) = self.answer.as_mut().filter(|a| a.asking.as_ref().is_some_and(|x| x.ask == ask))
+        else {
+            self.dropped += 1;
+            return;
+        };
+        let written = answer.asking.as_ref().and_then(|a| a.reply);
+        if written.is_none() && answer.requests.is_empty() {
+            self.ask_failed(ask, true, out);
+            return;
+        }
+        answer.asking = None;
+        let requests = if answer.released { std::mem::take(&mut answer.requests) } else { Vec::new() };
+        if let Some(id) = written {
+            self.finish_writing(id, out);
+        }
+        if !requests.is_empty() {
+            self.use_tools(requests, out);
+        }
+    }
+
+    fn use_tools(&mut self, requests: Vec<ToolRequest>, out: &mut Out) {
+        if let Some(answer) = &mut self.answer {
+            answer.ran_tools = true;
+            answer.waits = true;
+            answer.rounds += 1;
+            answer.next_filler_at =
+                answer.next_filler_at.max(self.now.plus_ms(self.plan.timing.filler_ms / 2));
+        }
+        self.run_tools(requests, out);
+    }
+
+    /// Tools have answered, or none is left to wait for: the answer goes on.
+    pub(super) fn tools_settled(&mut self, out: &mut Out) {
+        if !self.tools.is_empty() || self.phase == Phase::Ended {
+            return;
+        }
+        match &self.answer {
+            Some(answer) if answer.waits && answer.rounds > limits::TOOL_ROUNDS_PER_TURN => {
+                self.answer = None;
+                let sorry = self.plan.phrases.not_understood.clone();
+                self.say(Purpose::NotUnderstood, Then::Listen, &sorry, out);
+            }
+            Some(answer) if answer.waits => self.ask(out),
+            _ => self.follow_up(out),
+        }
+    }
+
+    /// Tells the caller what tools answered after their answer had been dropped, unless they speak themselves.
+    fn follow_up(&mut self, out: &mut Out) {
+        let free = self.phase == Phase::Up
+            && self.ending.is_none()
+            && self.tools.is_empty()
+            && self.interruption.is_none()
+            && !self.answer_is_open()
+            && !self.ear.is_busy()
+            && self.history.ends_with_tools();
+        if free {
+            let timing = TurnTiming {
+                turn: self.turn,
+                asked: self.now,
+                speech_end: self.now,
+                ..TurnTiming::default()
+            };
+            self.begin_answer(String::new(), out);
+            if let Some(answer) = &mut self.answer {
+                answer.timing = timing;
+                answer.ran_tools = true;
+            }
+            self.release_answer(out);
+        }
+    }
+
+    pub(super) fn ask_failed(&mut self, ask: AskId, may_pass: bool, out: &mut Out) {
+        let Some(answer) = self.answer.as_mut().filter(|a| a.asking.as_ref().is_some_and(|x| x.ask == ask))
+        else {
+            self.dropped += 1;
+            return;
+        };
+        let Some(asking) = answer.asking.take() else { return };
+        answer.requests.clear();
+        let given = asking.reply.filter(|id| self.replies.iter().any(|r| r.id == *id && r.given > 0));
+        if let Some(id) = given {
+            // Asking again would say it twice: what has been spoken stands, as far as whole clauses go.
+            if let Some(reply) = self.reply_mut(id) {
+                reply.text.truncate(reply.given);
+            }
+            self.finish_writing(id, out);
+            return;
+        }
+        if let Some(id) = asking.reply {
+            self.discard_reply(id, out);
+            if let Some(answer) = &mut self.answer {
+                answer.replies.retain(|r| *r != id);
+            }
+        }
+        let left = self.llm_failed(may_pass);
+        let released = self.answer.as_ref().is_some_and(|a| a.released);
+        if left {
+            self.ask(out);
+        } else if released || self.phase == Phase::Ringing {
+            self.give_up(out);
+        } else {
+            self.answer = None;
+        }
+    }
+
+    pub(super) fn ask_deadline(&self) -> Option<CallTime> {
+        let asking = self.answer.as_ref()?.asking.as_ref()?;
+        let timing = &self.plan.timing;
+        Some(asking.heard_at.plus_ms(if asking.any { timing.token_ms } else { timing.first_token_ms }))
+    }
+
+    pub(super) fn ask_too_slow(&mut self, out: &mut Out) {
+        let Some(ask) = self.answer.as_ref().and_then(|a| a.asking.as_ref()).map(|a| a.ask) else { return };
+        out.push(Command::CancelAsk { ask });
+        self.ask_failed(ask, true, out);
+    }
+
+    pub(super) fn filler_deadline(&self) -> Option<CallTime> {
+        let answer = self.answer.as_ref().filter(|a| a.released && self.ending.is_none())?;
+        let silent = self.replies.iter().all(|r| !r.playing && r.given == 0);
+        let waiting = answer.asking.is_some() || answer.waits;
+        (waiting && silent && self.interruption.is_none()).then_some(answer.next_filler_at)
+    }
+
+    pub(super) fn fill(&mut self, out: &mut Out) {
+        let Some(answer) = &mut self.answer else { return };
+        let count = answer.fillers;
+        answer.fillers += 1;
+        answer.next_filler_at = self.now.plus_ms(FILLER_AGAIN_MS);
+        let own = self.tools.iter().find_map(|t| t.filler.clone()).filter(|_| count == 0);
+        let fillers = &self.plan.phrases.fillers;
+        let shared = (!fillers.is_empty()).then(|| fillers[count % fillers.len()].clone());
+        if let Some(text) = own.or(shared) {
+            self.say(Purpose::Filler, Then::Listen, &text, out);
+        }
+    }
+
+    /// A reply has begun to be heard.
+    pub(super) fn time_answer(&mut self, id: ReplyId, first_audio: Option<CallTime>, out: &mut Out) {
+        let Some(answer) = self.answer.as_mut().filter(|a| a.replies.contains(&id) && !a.timed) else {
+            return;
+        };
+        answer.timed = true;
+        answer.timing.first_audio = first_audio.unwrap_or(self.now);
+        answer.timing.playout = self.now;
+        if !answer.basis.is_empty() {
+            out.push(Command::Timed(answer.timing));
+        }
+    }
+
+    /// The call ends in the middle of the caller's words: they were said, so they are kept.
+    pub(super) fn take_last_words(&mut self, out: &mut Out) {
+        let text = self.ear.text();
+        if text.is_empty()
+            || self.connected_at.is_none()
+            || words::is_backchannel(&text) && self.agent_has_floor()
+        {
+            return;
+        }
+        self.turn += 1;
+        let line = self.history.caller_said(self.turn, self.now, &text);
+        out.push(Command::Note(line));
+        self.ear.begin_anew();
+    }
+
+    /// After a node died: the request under way is asked again, unless something of its answer was spoken.
+    pub(super) fn ask_again(&mut self, out: &mut Out) {
+        let Some(answer) = &mut self.answer else { return };
+        if !answer.released && self.phase != Phase::Ringing {
+            self.answer = None;
+            return;
+        }
+        let Some(asking) = answer.asking.take() else { return };
+        match asking.reply {
+            Some(id) => self.finish_writing(id, out),
+            None => self.ask(out),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Small judgements about words: whether a sentence is finished, whether somebody only hums along, where a clause ends.
+//! It knows English best and punctuation everywhere; it knows nothing of time.
+
+/// How finished an utterance sounds by its words alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finished {
+    /// A whole sentence.
+    Complete,
+    /// It could end here.
+    Unsure,
+    /// More must come: a dangling word, a number being dictated.
+    Unfinished,
+}
+
+/// Words that nobody ends a sentence with, but often pauses after.
+const DANGLING: &[&str] = &[
+    "a", "an", "the", "and", "or", "but", "so", "because", "if", "when", "that", "which", "who", "of", "to",
+    "for", "from", "with", "at", "in", "on", "by", "about", "my", "your", "our", "his", "their", "its", "is",
+    "are", "was", "were", "am", "be", "i", "im", "we", "you", "he", "she", "they", "can", "could", "would",
+    "will", "should", "do", "does", "did", "want", "need", "like", "um", "uh", "er", "erm", "hmm", "well",
+    "then", "please", "let", "lets", "und", "oder", "aber", "der", "die", "das", "ein", "eine", "y", "o",
+    "pero", "el", "la", "un", "una", "et", "ou", "mais", "le", "les", "une",
+];
+
+/// Whole utterances after which the caller has said what they wanted, although the last word dangles.
+const SHORT_ANSWERS: &[&str] =
+    &["please", "i do", "i am", "we are", "we do", "i would", "i can", "yes please", "i would like to"];
+
+const DIGIT_WORDS: &[&str] = &[
+    "zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "double", "triple",
+    "plus",
+];
+
+/// What people say to show that they listen. Alone, it is no turn and no interruption.
+const BACKCHANNEL: &[&str] = &[
+    "mm", "mmm", "mhm", "mmhmm", "hm", "hmm", "uh", "huh", "uhhuh", "um", "ah", "oh", "yeah", "yep", "yes",
+    "yup", "ok", "okay", "right", "sure", "i", "see", "got", "it", "good", "great", "cool", "nice", "aha",
+    "ja", "genau", "oui", "si", "sí", "claro",
+];
+
+/// Backchannel words that mean nothing by themselves.
+const BACKCHANNEL_PAIRS: &[(&str, &str)] = &[("i", "see"), ("got", "it")];
+
+/// What is said over a goodbye without meaning to stop it.
+const FAREWELL: &[&str] = &[
+    "bye", "goodbye", "thanks", "thank", "you", "so", "much", "too", "have", "a", "day", "later", "tschüss",
+    "adios",
+];
+
+/// How many digits in a row sound like a number that is being dictated, and when it has enough of them.
+const DICTATED_DIGITS: std::ops::Range<usize> = 2..7;
+
+/// The words of a text in lower case without punctuation.
+pub(super) fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split(|c: char| c.is_whitespace() || c == '-' || c == '…').filter_map(|raw| {
+        let word: String = raw.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+        (!word.is_empty()).then_some(word)
+    })
+}
+
+/// A text reduced to what was said: two transcripts with the same value say the same.
+pub(super) fn normalized(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for word in words(text) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(&word);
+    }
+    out
+}
+
+/// Judges by words and punctuation whether more is to come.
+pub(super) fn finished(text: &str) -> Finished {
+    let trimmed = text.trim_end();
+    let all: Vec<String> = words(trimmed).collect();
+    let Some(last) = all.last() else { return Finished::Unsure };
+    if trimmed.ends_with("...") || trimmed.ends_with(['…', ',', '-', '—', ':']) {
+        return Finished::Unfinished;
+    }
+    let is_digits = |w: &str| w.bytes().all(|b| b.is_ascii_digit()) || DIGIT_WORDS.contains(&w);
+    let digits: usize = (all.iter().rev().take_while(|w| is_digits(w)))
+        .map(|w| if w.bytes().all(|b| b.is_ascii_digit()) { w.len() } else { 1 })
+        .sum();
+    if DICTATED_DIGITS.contains(&digits) && all.len() > 1 {
+        return Finished::Unfinished;
+    }
+    let whole = all.join(" ");
+    let short = SHORT_ANSWERS.contains(&whole.as_str()) || BACKCHANNEL.contains(&whole.as_str());
+    if DANGLING.contains(&last.as_str()) && !short && !trimmed.ends_with('?') {
+        return Finished::Unfinished;
+    }
+    if short || trimmed.ends_with(['.', '?', '!', '。', '？', '！', '।', '؟']) {
+        Finished::Complete
+    } else {
+        Finished::Unsure
+    }
+}
+
+/// Whether the words only show that the caller listens.
+pub(super) fn is_backchannel(text: &str) -> bool {
+    let all: Vec<String> = words(text).collect();
+    if all.is_empty() || all.len() > 4 || !all.iter().all(|w| BACKCHANNEL.contains(&w.as_str())) {
+        return false;
+    }
+    all.iter().enumerate().all(|(i, word)| {
+        BACKCHANNEL_PAIRS.iter().all(|(first, second)| {
+            (word != first || all.get(i + 1).is_some_and(|n| n == second))
+                && (word != second || (i > 0 && all[i - 1] == *first))
+        })
+    })
+}
+
+/// Whether the words only answer a goodbye.
+pub(super) fn is_farewell(text: &str) -> bool {
+    let mut any = false;
+    words(text).all(|w| {
+        any = true;
+        FAREWELL.contains(&w.as_str()) || BACKCHANNEL.contains(&w.as_str())
+    }) && any
+}
+
+/// Whether a text ends in a question: then "yes" is an answer to it and not a hum.
+pub(super) fn asks(text: &str) -> bool {
+    text.trim_end().ends_with(['?', '？', '؟'])
+}
+
+/// Where the next clause of a reply being written ends, in bytes of `text`; `None`: wait for more text.
+/// The first clause may be short so that the caller hears something soon; later ones are longer so that they sound whole.
+pub(super) fn clause_end(text: &str, first: bool) -> Option<usize> {
+    const LATER_COMMA_CHARS: usize = 40;
+    const LONGEST_CHARS: usize = 180;
+    let mut previous = ' ';
+    let mut last_space = None;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let end = at + c.len_utf8();
+        let next = chars.peek().map(|(_, n)| *n);
+        let wide = matches!(c, '。' | '？' | '！' | '，' | '、' | '।' | '؟');
+        let sentence =
+            matches!(c, '.' | '?' | '!' | ';' | ':' | '\n') || matches!(c, '。' | '？' | '！' | '।' | '؟');
+        let comma = matches!(c, ',' | '—' | '，' | '、') && (first || at >= LATER_COMMA_CHARS);
+        if sentence || comma {
+            // "1,000", "9:30", "3.5" and "e.g." go on; what follows a digit is not known before it is there.
+            let settled = match next {
+                Some(n) => wide || n.is_whitespace() || c == '\n',
+                None => !previous.is_ascii_digit() && !(c == '.' && is_abbreviation(&text[..at])),
+            };
+            if settled
+                && text[..at].chars().any(char::is_alphanumeric)
+                && !(c == '.' && is_abbreviation(&text[..at]))
+            {
+                return Some(end);
+            }
+        }
+        if c.is_whitespace() {
+            last_space = Some(end);
+        }
+        if at >= LONGEST_CHARS {
+            return Some(last_space.unwrap_or(end));
+        }
+        previous = c;
+    }
+    None
+}
+
+fn is_abbreviation(before: &str) -> bool {
+    const ABBREVIATIONS: &[&str] =
+        &["dr", "mr", "mrs", "ms", "st", "no", "e.g", "i.e", "vs", "prof", "approx"];
+    let word = before.rsplit(char::is_whitespace).next().unwrap_or_default().to_lowercase();
+    let initial = word.chars().count() == 1 && word != "i" && word.chars().all(char::is_alphabetic);
+    initial || ABBREVIATIONS.contains(&word.as_str()) || (word.ends_with("a.m") || word.ends_with("p.m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_judged_by_their_words() {
+        for complete in [
+            "yeah.",
+            "Yes.",
+            "ok",
+            "What time do you open?",
+            "I want to cancel my order.",
+            "My number is 415 555 0123.",
+        ] {
+            assert_eq!(finished(complete), Finished::Complete, "{complete}");
+        }
+        for unfinished in [
+            "my number is five five",
+            "I would like to",
+            "and um",
+            "Well,",
+            "It is 41 5",
+            "could you check the",
+        ] {
+            assert_eq!(finished(unfinished), Finished::Unfinished, "{unfinished}");
+        }
+        for unsure in ["could you check my order", "", "book a table"] {
+            assert_eq!(finished(unsure), Finished::Unsure, "{unsure}");
+        }
+    }
+
+    #[test]
+    fn humming_along_is_no_interruption() {
+        for hum in ["mm-hm", "Mhm.", "uh-huh", "yeah, okay", "I see.", "right", "Got it!"] {
+            assert!(is_backchannel(hum), "{hum}");
+        }
+        for turn in ["", "I", "see", "got", "no", "wait", "yes I do", "okay but what about Sunday", "stop"] {
+            assert!(!is_backchannel(turn), "{turn}");
+        }
+        assert!(is_farewell("Thank you, bye!") && !is_farewell("wait, one more thing") && !is_farewell(""));
+    }
+
+    #[test]
+    fn clauses_end_where_a_speaker_breathes() {
+        let first = |t| clause_end(t, true).map(|e| &t[..e]);
+        assert_eq!(first("Sure,"), Some("Sure,"));
+        assert_eq!(first("Sure"), None);
+        assert_eq!(first("It costs 1,"), None);
+        assert_eq!(first("It costs 1,000 dollars"), None);
+        assert_eq!(first("We open at 9:30 and"), None);
+        assert_eq!(first("Dr. Smith is in."), Some("Dr. Smith is in."));
+        assert_eq!(first("We open at 9 a.m. on"), None);
+        assert_eq!(first("はい。明日"), Some("はい。"));
+        assert_eq!(clause_end("we have it, right here", false), None);
+        let long = "x".repeat(60) + ", and";
+        assert_eq!(clause_end(&long, false), Some(61));
+        assert_eq!(clause_end(&"word ".repeat(50), false), Some(180));
+    }
+}
