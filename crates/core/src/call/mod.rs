@@ -295,6 +295,8 @@ pub enum Command {
         voice: u8,
         /// The clause.
         text: String,
+        /// It is a whole sentence that is the same on every call: its audio may be kept.
+        fixed: bool,
     },
     /// A reply's text is complete.
     FinishReply {
@@ -362,7 +364,7 @@ impl fmt::Display for Command {
                 write!(f, "ask {} of {provider} with {} messages", ask.0, messages.len())
             }
             Command::CancelAsk { ask } => write!(f, "cancel ask {}", ask.0),
-            Command::Speak { reply, voice, text } => {
+            Command::Speak { reply, voice, text, .. } => {
                 write!(f, "speak {} by {voice}, {} bytes", reply.0, text.len())
             }
             Command::FinishReply { reply } => write!(f, "finish {}", reply.0),

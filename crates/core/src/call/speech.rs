@@ -116,7 +116,11 @@ impl Reply {
     /// The next clause that is ready for the voice.
     pub(super) fn next_clause(&mut self) -> Option<String> {
         let rest = &self.text[self.given..];
-        let end = words::clause_end(rest, self.given == 0).or(self.written.then_some(rest.len()))?;
+        // A sentence that is all there sounds best whole.
+        let whole = (self.written && self.ask.is_none()).then_some(rest.len());
+        let end = whole
+            .or_else(|| words::clause_end(rest, self.given == 0))
+            .or(self.written.then_some(rest.len()))?;
         if rest[..end].trim().is_empty() {
             if self.written {
                 self.given = self.text.len();
@@ -278,7 +282,7 @@ impl Call {
         let before = reply.given;
         while let Some(text) = reply.next_clause() {
             reply.given_at.get_or_insert(now);
-            out.push(Command::Speak { reply: id, voice: reply.voice, text });
+            out.push(Command::Speak { reply: id, voice: reply.voice, text, fixed: reply.ask.is_none() });
         }
         if reply.written && !reply.finished && reply.given == reply.text.len() {
             reply.finished = true;
