@@ -1,0 +1,10 @@
+//! Simulated carriers as real servers, with the telephone and the caller at the far end of their lines.
+//! Nothing here shares a line with the adapters it tests: each carrier is written again from its documents.
+
+mod phone;
+mod playout;
+mod robot;
+pub mod twilio;
+
+pub use phone::{Events, LineEvent, NotInTime, Party, Phone, Recording, SAMPLES_PER_MS, StreamLoss, What};
+pub use robot::{CallerStep, RobotReport, RobotTurn, follow};

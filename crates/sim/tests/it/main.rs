@@ -1,0 +1,4 @@
+//! The simulators over real sockets, against small servers written here.
+
+mod carrier;
+mod customer;

@@ -1,0 +1,157 @@
+"""Drives the simulated Twilio with the official `twilio` package, and checks the simulator's signatures with it.
+
+Usage: twilio_sdk.py BASE_URL ACCOUNT_SID AUTH_TOKEN NUMBER HUMAN. Exits with 0 when everything held.
+"""
+
+import json
+import queue
+import sys
+import threading
+import urllib.request
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
+
+from twilio.base.exceptions import TwilioRestException
+from twilio.http.http_client import TwilioHttpClient
+from twilio.request_validator import RequestValidator
+from twilio.rest import Client
+from twilio.twiml.voice_response import Gather, VoiceResponse
+
+BASE_URL, ACCOUNT, TOKEN, NUMBER, HUMAN = sys.argv[1:]
+LIMIT_S = 20
+
+
+class SimulatedHost(TwilioHttpClient):
+    """Sends what is meant for api.twilio.com to the simulator."""
+
+    def request(self, method, url, **rest):
+        return super().request(method, url.replace("https://api.twilio.com", BASE_URL), **rest)
+
+
+class Values(dict):
+    """Parameters that may repeat, in the form the validator asks for."""
+
+    def getlist(self, name):
+        return self[name]
+
+
+asked = queue.Queue()
+
+
+class Webhook(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        url = f"http://127.0.0.1:{self.server.server_port}{self.path}"
+        json_body = self.headers["Content-Type"] == "application/json"
+        params = body if json_body else Values(parse_qs(body, keep_blank_values=True))
+        signature = self.headers["X-Twilio-Signature"] or ""
+        asked.put((self.path.split("?")[0], params, RequestValidator(TOKEN).validate(url, params, signature)))
+        response = VoiceResponse()
+        gather = Gather(num_digits=1, timeout=10)
+        gather.say("Press a key to go on")
+        response.append(gather)
+        answer = str(response).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+def webhook(path):
+    """The next webhook, which must be this one."""
+    got, params, valid = asked.get(timeout=LIMIT_S)
+    assert got == path, (got, path, params)
+    return params, valid
+
+
+def control(path, body):
+    request = urllib.request.Request(
+        f"{BASE_URL}/_sim/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def refused(code, action):
+    try:
+        action()
+    except TwilioRestException as error:
+        assert error.code == code, error
+    else:
+        raise AssertionError(f"not refused with {code}")
+
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+here = f"http://127.0.0.1:{server.server_port}"
+client = Client(ACCOUNT, TOKEN, http_client=SimulatedHost())
+
+account = client.api.v2010.accounts(ACCOUNT).fetch()
+assert (account.sid, account.status, account.type) == (ACCOUNT, "active", "Full"), account
+
+numbers = client.incoming_phone_numbers.list(phone_number=NUMBER)
+assert [number.phone_number for number in numbers] == [NUMBER]
+number = numbers[0].update(voice_url=f"{here}/voice", voice_method="POST", status_callback="")
+assert number.voice_url == f"{here}/voice" and number.trunk_sid is None
+assert client.incoming_phone_numbers(number.sid).fetch().voice_url == f"{here}/voice"
+assert isinstance(number.date_created, datetime)
+
+call = client.calls.create(
+    to=HUMAN,
+    from_=NUMBER,
+    url=f"{here}/answered?order=1",
+    status_callback=f"{here}/status",
+    status_callback_event=["initiated", "ringing", "answered", "completed"],
+)
+assert call.status == "queued" and call.direction == "outbound-api", call.status
+paths = []
+for _ in range(4):
+    path, params, valid = asked.get(timeout=LIMIT_S)
+    assert valid, (path, params)
+    assert params["CallSid"] == [call.sid]
+    paths.append(path)
+assert sorted(paths) == ["/answered", "/status", "/status", "/status"], paths
+assert call.fetch().status == "in-progress"
+call.update(twiml=str(VoiceResponse()))
+params, valid = webhook("/status")
+assert valid and params["CallStatus"] == ["completed"], params
+call = client.calls(call.sid).fetch()
+assert call.status == "completed" and isinstance(call.end_time, datetime), (call.status, call.end_time)
+
+held = client.calls.create(to=HUMAN, from_=NUMBER, url=f"{here}/answered")
+webhook("/answered")
+assert held.update(status="completed").sid == held.sid
+
+today = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+for _ in range(3):
+    last = client.calls.create(to=HUMAN, from_=NUMBER, twiml="<Response/>")
+assert len(client.calls.list(to=HUMAN, page_size=2)) == 5
+assert len(client.calls.list(to=HUMAN, limit=3, page_size=2)) == 3
+assert len(client.calls.list(to=HUMAN, start_time_after=today)) == 5
+assert client.calls.list(to=HUMAN, start_time_before=today) == []
+assert client.calls.list(from_=NUMBER, page_size=1, limit=1)[0].sid == last.sid
+assert client.messages.list(limit=1) == []
+
+refused(21211, lambda: client.calls.create(to="12", from_=NUMBER, twiml="<Response/>"))
+refused(20404, lambda: client.calls("CA" + "0" * 32).fetch())
+wrong = Client(ACCOUNT, "wrong", http_client=SimulatedHost())
+refused(20003, lambda: wrong.api.v2010.accounts(ACCOUNT).fetch())
+
+order = {"to": NUMBER, "from": "+14155550199", "extra_params": [["Twice", "b"], ["Twice", "a"], ["Twice", "b"]]}
+for signing, expected in [("right", True), ("wrong_token", False), ("unsigned", False), ("tampered_body", False)]:
+    placed = control("calls", {**order, "signing": signing})
+    params, valid = webhook("/voice")
+    assert params["CallSid"] == [placed["sid"]] and valid == expected, (signing, valid)
+    client.calls(placed["sid"]).update(status="completed")
+
+for signing, expected in [("right", True), ("wrong_token", False), ("tampered_body", False)]:
+    control(f"webhooks/event?url={here}/event&signing={signing}", {"event": "größe"})
+    params, valid = webhook("/event")
+    assert isinstance(params, str) and valid == expected, (signing, params, valid)
+
+print("the twilio package is content")
