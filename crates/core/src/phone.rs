@@ -13,7 +13,9 @@ pub struct E164(Box<str>);
 
 /// Why a text is no E.164 number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a telephone number is written in E.164, as +14155550123: a plus, then 2 to 15 digits that do not begin with 0")]
+#[error(
+    "a telephone number is written in E.164, as +14155550123: a plus, then 2 to 15 digits that do not begin with 0"
+)]
 pub struct NotE164;
 
 impl E164 {
@@ -64,7 +66,16 @@ mod tests {
         for good in ["+14155550123", "+4930123456", "+266696687"] {
             assert_eq!(good.parse::<E164>().unwrap().as_str(), good);
         }
-        for bad in ["", "+", "4155550123", "+0155", "+1415555012345678", "+1 415 555 0123", "+1٤155550123", "anonymous"] {
+        for bad in [
+            "",
+            "+",
+            "4155550123",
+            "+0155",
+            "+1415555012345678",
+            "+1 415 555 0123",
+            "+1٤155550123",
+            "anonymous",
+        ] {
             assert_eq!(bad.parse::<E164>(), Err(NotE164), "{bad}");
         }
     }

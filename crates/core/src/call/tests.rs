@@ -1,1 +1,681 @@
-//! Scripts of calls.
+//! Calls as scripts: who does what when, and what was said and heard in the end.
+
+use super::*;
+use crate::ToolSpec;
+use expect_test::{Expect, expect};
+use std::collections::BTreeMap;
+
+/// Every character takes so long to say.
+const CHARACTER_MS: u32 = 50;
+
+/// One line of a script.
+enum Act {
+    /// The caller makes a sound from now on.
+    Starts,
+    /// The caller has been silent for 60 ms.
+    Stops,
+    /// The recogniser guesses.
+    Interim(&'static str),
+    /// The recogniser is sure, and takes the utterance to be over.
+    Says(&'static str),
+    /// The recogniser is sure of a part.
+    SaysPart(&'static str),
+    /// The model writes an answer to the last request.
+    Writes(&'static str),
+    /// The model begins an answer and does not end it.
+    Begins(&'static str),
+    /// The model wants a tool.
+    Wants(&'static str, &'static str),
+    Done,
+    /// The last tool answers.
+    Answers(&'static str),
+    Key(char),
+    HangsUp,
+    ModelFails(bool),
+    VoiceFails(bool),
+    RecogniserFails(bool),
+    MediaLost,
+    Connected,
+    /// The node dies and another goes on from the serialized state.
+    NodeDies,
+    /// Nothing.
+    Waits,
+}
+use Act::*;
+
+/// A call with a voice that speaks at once, and a phone that plays.
+struct Bed {
+    call: Call,
+    now: u32,
+    /// Audio of each reply, in ms; whether it is complete, and from where it plays.
+    audio: BTreeMap<ReplyId, (u32, bool)>,
+    queue: Vec<(ReplyId, u32)>,
+    playing_since: Option<u32>,
+    paused: bool,
+    voices_dead: bool,
+    story: Vec<String>,
+    stt: SttId,
+    ask: AskId,
+    tool: ToolId,
+    stt_ms: u32,
+    asked: Vec<Arc<[ChatMessage]>>,
+}
+
+impl Bed {
+    fn new(plan: CallPlan) -> Self {
+        let mut out = Vec::new();
+        let call = Call::start(plan, &mut out);
+        let mut bed = Bed {
+            call,
+            now: 0,
+            audio: BTreeMap::new(),
+            queue: Vec::new(),
+            playing_since: None,
+            paused: false,
+            voices_dead: false,
+            story: Vec::new(),
+            stt: SttId(0),
+            ask: AskId(0),
+            tool: ToolId(0),
+            stt_ms: 0,
+            asked: Vec::new(),
+        };
+        bed.obey(out);
+        bed
+    }
+
+    fn tell(&mut self, input: Input) {
+        let mut out = Vec::new();
+        self.call.handle(CallTime::from_ms(u64::from(self.now)), input, &mut out);
+        self.obey(out);
+    }
+
+    fn obey(&mut self, commands: Vec<Command>) {
+        let mut later = Vec::new();
+        if std::env::var_os("TRACE").is_some() {
+            eprintln!("{:>6} {}", self.now, log::summary(&commands));
+        }
+        for command in commands {
+            match command {
+                Command::OpenStt { stt, .. } => self.stt = stt,
+                Command::Ask { ask, messages, provider } => {
+                    self.ask = ask;
+                    if provider > 0 {
+                        self.note(format!("asks model {provider}"));
+                    }
+                    self.asked.push(messages);
+                }
+                Command::Speak { reply, text, .. } => {
+                    let (ms, _) = self.audio.entry(reply).or_default();
+                    if !self.voices_dead {
+                        *ms += text.chars().count() as u32 * CHARACTER_MS;
+                        later.push(Input::Synthesized { reply, ms: *ms, done: false });
+                    }
+                }
+                Command::FinishReply { reply } if !self.voices_dead => {
+                    let (ms, done) = self.audio.entry(reply).or_default();
+                    *done = true;
+                    later.push(Input::Synthesized { reply, ms: *ms, done: true });
+                }
+                Command::Play { reply } => self.queue.push((reply, 0)),
+                Command::PausePlayout => {
+                    self.note("falls silent".into());
+                    self.paused = true;
+                    self.playing_since = None;
+                }
+                Command::ResumePlayout { reply, from_ms } => {
+                    self.note(format!("goes on at {from_ms}"));
+                    self.paused = false;
+                    self.queue
+                        .iter_mut()
+                        .filter(|(id, _)| *id == reply)
+                        .for_each(|(_, from)| *from = from_ms);
+                }
+                Command::CancelReply { reply } => {
+                    if self.queue.first().is_some_and(|(id, _)| *id == reply) {
+                        self.playing_since = None;
+                    }
+                    self.queue.retain(|(id, _)| *id != reply);
+                    self.paused &= !self.queue.is_empty();
+                }
+                Command::PlayCanned { reply } => {
+                    self.note("plays the canned apology".into());
+                    self.audio.insert(reply, (1_000, true));
+                    self.queue.push((reply, 0));
+                    later.push(Input::Synthesized { reply, ms: 1_000, done: true });
+                }
+                Command::RunTool { tool, name, .. } => {
+                    self.note(format!("uses {name}"));
+                    self.tool = tool;
+                }
+                Command::SendDtmf { digits } => self.note(format!("sends {digits}")),
+                Command::HangUp => {
+                    self.note("hangs up".into());
+                    later.push(Input::HungUp { by_caller: false });
+                }
+                Command::Forward { to } => self.note(format!("forwards to {to}")),
+                _ => {}
+            }
+        }
+        later.into_iter().for_each(|input| self.tell(input));
+    }
+
+    fn note(&mut self, what: String) {
+        self.story.push(format!("{:>6} {what}", self.now));
+    }
+
+    /// Plays 10 ms of whatever there is to play.
+    fn play(&mut self) {
+        if self.paused {
+            return;
+        }
+        let Some((reply, from)) = self.queue.first().copied() else { return };
+        let (ms, complete) = self.audio.get(&reply).copied().unwrap_or_default();
+        let since = match self.playing_since {
+            Some(since) => since,
+            None if ms > from => {
+                self.playing_since = Some(self.now);
+                self.tell(Input::Played { reply, ms: from, done: false });
+                return;
+            }
+            None => return,
+        };
+        let played = from + self.now - since;
+        if played >= ms && complete {
+            self.queue.remove(0);
+            self.playing_since = None;
+            self.tell(Input::Played { reply, ms, done: true });
+        } else if played < ms && (self.now - since).is_multiple_of(250) {
+            self.tell(Input::Played { reply, ms: played, done: false });
+        }
+    }
+
+    fn until(&mut self, ms: u32) {
+        while self.now < ms {
+            self.now += 10;
+            self.play();
+            while self.call.deadline().is_some_and(|(at, _)| at <= CallTime::from_ms(u64::from(self.now))) {
+                let before = self.call.deadline();
+                self.tell(Input::Tick);
+                assert_ne!(self.call.deadline(), before, "a timer that fires must not be due again");
+            }
+        }
+    }
+
+    fn act(&mut self, act: &Act) {
+        let (stt, ask) = (self.stt, self.ask);
+        self.stt_ms = self.now;
+        let end_ms = self.stt_ms;
+        match *act {
+            Starts => self.tell(Input::SpeechStarted),
+            Stops => self.tell(Input::SpeechStopped { silence_ms: 60 }),
+            Interim(text) => self.tell(Input::Interim { stt, text: text.into(), end_ms }),
+            Says(text) => self.tell(Input::Final { stt, text: text.into(), end_ms, utterance_end: true }),
+            SaysPart(text) => {
+                self.tell(Input::Final { stt, text: text.into(), end_ms, utterance_end: false })
+            }
+            Writes(text) => {
+                for word in text.split_inclusive(' ') {
+                    self.tell(Input::Token { ask, text: word.into() });
+                }
+                self.tell(Input::AskDone { ask });
+            }
+            Begins(text) => self.tell(Input::Token { ask, text: text.into() }),
+            Wants(name, arguments) => {
+                let request = ToolRequest { id: "t1".into(), name: name.into(), arguments: arguments.into() };
+                self.tell(Input::Tool { ask, request });
+            }
+            Done => self.tell(Input::AskDone { ask }),
+            Answers(result) => self.tell(Input::ToolDone { tool: self.tool, result: result.into() }),
+            Key(digit) => self.tell(Input::Dtmf { digit }),
+            HangsUp => self.tell(Input::HungUp { by_caller: true }),
+            ModelFails(may_pass) => self.tell(Input::AskFailed { ask, may_pass }),
+            VoiceFails(may_pass) => {
+                self.voices_dead = true;
+                self.tell(Input::TtsFailed { voice: 0, may_pass });
+                self.voices_dead = false;
+            }
+            RecogniserFails(may_pass) => self.tell(Input::SttFailed { stt, may_pass }),
+            MediaLost => {
+                self.playing_since = None;
+                self.tell(Input::MediaLost);
+            }
+            Connected => self.tell(Input::Connected),
+            NodeDies => {
+                let state = serde_json::to_string(&self.call).expect("a call can be written down");
+                self.call = serde_json::from_str(&state).expect("and read back");
+                self.audio.clear();
+                self.queue.clear();
+                self.playing_since = None;
+                let mut out = Vec::new();
+                self.call.resume(CallTime::from_ms(u64::from(self.now)), &mut out);
+                self.obey(out);
+            }
+            Waits => {}
+        }
+    }
+}
+
+fn plan() -> CallPlan {
+    let ability = |name: &str, kind| Ability {
+        spec: ToolSpec { name: name.into(), description: String::new(), parameters: "{}".into() },
+        kind,
+        timeout_ms: 10_000,
+        filler: None,
+    };
+    CallPlan {
+        instructions: "Be brief.".into(),
+        greeting: Greeting::Fixed("Ada's, hello.".into()),
+        language: crate::Language::english(),
+        abilities: vec![
+            ability("end_call", AbilityKind::HangUp),
+            ability("press_keys", AbilityKind::SendDtmf),
+            ability("book", AbilityKind::External),
+        ],
+        stt: vec!["s".into()],
+        llm: vec!["m".into(), "n".into()],
+        tts: vec!["v".into()],
+        timing: Timing::default(),
+        phrases: Phrases::default(),
+        head_start: true,
+        fallback: Fallback::HangUp,
+    }
+}
+
+/// Plays a script after the greeting (0.65 s) and compares story and transcript.
+fn check(script: &[(u32, Act)], expected: Expect) {
+    check_with(plan(), script, expected);
+}
+
+fn check_with(plan: CallPlan, script: &[(u32, Act)], expected: Expect) {
+    let mut bed = Bed::new(plan);
+    bed.tell(Input::Connected);
+    for (ms, act) in script {
+        bed.until(*ms);
+        bed.act(act);
+    }
+    let mut out = bed.story.join("\n");
+    for line in bed.call.transcript() {
+        let cut = if line.cut { " [cut]" } else { "" };
+        out.push_str(&format!("\n{:?}: {}{cut}", line.speaker, line.text));
+    }
+    if let Some(reason) = bed.call.ended() {
+        out.push_str(&format!("\n{reason:?}"));
+    }
+    let asked: Vec<String> = (bed.asked.last().iter().flat_map(|m| m.iter().skip(1)))
+        .map(|m| match m {
+            ChatMessage::System { text } => format!("system {text}"),
+            ChatMessage::User { text } => format!("user {text}"),
+            ChatMessage::Agent { text, tools } if tools.is_empty() => format!("agent {text}"),
+            ChatMessage::Agent { text, tools } => format!("agent {text} -> {}", tools.len()),
+            ChatMessage::Tool { text, .. } => format!("tool {text}"),
+        })
+        .collect();
+    out.push_str(&format!("\nasked {} times, last with: {}", bed.asked.len(), asked.join(" | ")));
+    expected.assert_eq(&out);
+}
+
+#[test]
+fn a_question_is_answered() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_100, Says("When do you open?")),
+            (2_400, Writes("We open at nine. Anything else?")),
+            (5_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We open at nine. Anything else?
+            asked 1 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn barge_in_cuts_the_transcript_to_what_was_heard() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Writes("We are open from nine to five every day but Sunday.")),
+            (3_000, Starts),
+            (3_200, Interim("do you")),
+            (3_900, Stops),
+            (4_000, Says("Do you open Sunday?")),
+            (4_200, Writes("No.")),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+              3000 falls silent
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We are open from [cut]
+            Caller: Do you open Sunday?
+            Agent: No.
+            asked 2 times, last with: agent Ada's, hello. | user When do you open? | agent We are open from | user Do you open Sunday?"#]],
+    );
+}
+
+#[test]
+fn a_hum_and_a_cough_do_not_stop_the_agent() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Writes("We are open from nine to five every day but Sunday.")),
+            (3_000, Starts),
+            (3_300, Stops),
+            (3_400, Says("mm-hm")),
+            (4_000, Starts),
+            (4_200, Stops),
+            (8_000, Waits),
+        ],
+        expect![[r#"
+              3000 falls silent
+              3400 goes on at 890
+              4000 falls silent
+              4800 goes on at 1480
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We are open from nine to five every day but Sunday.
+            asked 1 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn an_answer_begun_too_early_is_thrown_away_in_silence() {
+    check(
+        &[
+            (1_000, Starts),
+            (1_500, Interim("I want to cancel my order")),
+            (1_600, Stops),
+            (1_700, Begins("Sure, ")),
+            (1_750, Starts),
+            (2_000, Interim("I want to cancel my order from Tuesday")),
+            (2_400, Stops),
+            (2_450, Says("I want to cancel my order from Tuesday.")),
+            (2_900, Writes("Done.")),
+            (4_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: I want to cancel my order from Tuesday.
+            Agent: Done.
+            asked 2 times, last with: agent Ada's, hello. | user I want to cancel my order from Tuesday"#]],
+    );
+}
+
+#[test]
+fn a_number_is_dictated_in_one_turn() {
+    check(
+        &[
+            (1_000, Starts),
+            (1_900, Stops),
+            (2_000, Says("My number is five five")),
+            (2_900, Starts),
+            (3_500, Stops),
+            (3_600, Says("five oh one two three.")),
+            (4_500, Writes("Thanks.")),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: My number is five five five oh one two three.
+            Agent: Thanks.
+            asked 1 times, last with: agent Ada's, hello. | user My number is five five five oh one two three."#]],
+    );
+}
+
+#[test]
+fn a_tool_runs_once_although_the_caller_talks_over_it() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("Book Tuesday.")),
+            (2_100, Begins("One second.")),
+            (2_120, Wants("book", "{}")),
+            (2_130, Done),
+            (2_500, Starts),
+            (2_900, Interim("and a window seat please")),
+            (3_100, Stops),
+            (3_200, Says("And a window seat.")),
+            (4_000, Answers("booked")),
+            (4_200, Writes("Both done.")),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+              2130 uses book
+              2500 falls silent
+            Agent: Ada's, hello.
+            Caller: Book Tuesday.
+            Agent: One [cut]
+            Caller: And a window seat.
+            Agent: Both done.
+            asked 2 times, last with: agent Ada's, hello. | user Book Tuesday. | agent One -> 1 | tool booked | user And a window seat."#]],
+    );
+}
+
+#[test]
+fn a_goodbye_is_heard_to_its_end() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("Bye.")),
+            (2_100, Begins("Have a nice day!")),
+            (2_120, Wants("end_call", "{}")),
+            (2_130, Done),
+            (2_400, Starts),
+            (2_700, Interim("thank you bye")),
+            (2_750, Stops),
+            (2_800, Says("Thank you, bye.")),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+              2910 hangs up
+            Agent: Ada's, hello.
+            Caller: Bye.
+            Agent: Have a nice day!
+            AgentHungUp
+            asked 1 times, last with: agent Ada's, hello. | user Bye."#]],
+    );
+}
+
+#[test]
+fn a_caller_who_has_one_more_thing_is_not_hung_up_on() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("Bye.")),
+            (2_100, Wants("end_call", "{}")),
+            (2_130, Done),
+            (2_400, Starts),
+            (2_700, Interim("wait one more thing")),
+            (3_000, Stops),
+            (3_100, Says("Wait, one more thing.")),
+            (3_300, Writes("Yes?")),
+            (5_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: Bye.
+            Agent: Thank you [cut]
+            Caller: Wait, one more thing.
+            Agent: Yes?
+            asked 2 times, last with: agent Ada's, hello. | user Bye. | agent  -> 1 | tool ok | agent Thank you | user wait one more thing"#]],
+    );
+}
+
+#[test]
+fn silence_is_asked_about_and_then_ended() {
+    check(
+        &[(60_000, Waits)],
+        expect![[r#"
+         28240 hangs up
+        Agent: Ada's, hello.
+        Agent: Are you still there?
+        Agent: Are you still there?
+        Agent: Thank you for calling. Goodbye.
+        Silence
+        asked 0 times, last with: "#]],
+    );
+}
+
+#[test]
+fn a_slow_model_is_covered_by_a_filler_and_then_replaced() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (6_500, ModelFails(true)),
+            (7_000, Writes("At nine.")),
+            (9_000, Waits),
+        ],
+        expect![[r#"
+              6500 asks model 1
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: One moment, please.
+            Agent: At nine.
+            asked 3 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn when_nothing_is_left_the_caller_hears_an_apology() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, ModelFails(false)),
+            (2_200, ModelFails(false)),
+            (9_000, Waits),
+        ],
+        expect![[r#"
+              2100 asks model 1
+              4460 hangs up
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: I am sorry, something went wrong on our side.
+            ProvidersFailed
+            asked 2 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, VoiceFails(false)),
+            (9_000, Waits),
+        ],
+        expect![[r#"
+              2100 plays the canned apology
+              3110 hangs up
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: I am sorry, something went wrong on our side.
+            ProvidersFailed
+            asked 1 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn keys_are_a_turn() {
+    check(
+        &[
+            (1_000, Key('4')),
+            (1_300, Key('2')),
+            (1_600, Key('#')),
+            (1_700, Writes("Forty-two.")),
+            (4_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: (pressed 42#)
+            Agent: Forty-two.
+            asked 1 times, last with: agent Ada's, hello. | user (pressed 42#)"#]],
+    );
+}
+
+#[test]
+fn hanging_up_keeps_what_was_said_and_heard() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Writes("We are open from nine to five.")),
+            (2_900, HangsUp),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We are open [cut]
+            CallerHungUp
+            asked 1 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn a_call_goes_on_where_its_node_died() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Writes("We are open from nine to five. On Sunday we are closed.")),
+            (3_300, NodeDies),
+            (4_000, Connected),
+            (8_000, Starts),
+            (8_500, Stops),
+            (8_600, Says("Thank you.")),
+            (8_700, Writes("You are welcome.")),
+            (11_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We are open from nine [cut]
+            Agent: to five. On Sunday we are closed.
+            Caller: Thank you.
+            Agent: One moment, [cut]
+            asked 2 times, last with: agent Ada's, hello. | user When do you open? | agent We are open from nine | agent to five. On Sunday we are closed. | user Thank you."#]],
+    );
+}
+
+#[test]
+fn lost_media_comes_back_where_it_broke() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Writes("We are open from nine to five.")),
+            (2_700, MediaLost),
+            (5_000, Connected),
+            (9_000, RecogniserFails(true)),
+            (9_500, Waits),
+        ],
+        expect![[r#"
+              5000 goes on at 590
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We are open from nine to five.
+            asked 1 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}

@@ -12,19 +12,23 @@ pub(super) enum Finished {
     Unfinished,
 }
 
-/// Words that nobody ends a sentence with, but often pauses after.
+/// Words that nobody ends a sentence with, whatever punctuation a recogniser puts behind them.
 const DANGLING: &[&str] = &[
-    "a", "an", "the", "and", "or", "but", "so", "because", "if", "when", "that", "which", "who", "of", "to",
-    "for", "from", "with", "at", "in", "on", "by", "about", "my", "your", "our", "his", "their", "its", "is",
-    "are", "was", "were", "am", "be", "i", "im", "we", "you", "he", "she", "they", "can", "could", "would",
-    "will", "should", "do", "does", "did", "want", "need", "like", "um", "uh", "er", "erm", "hmm", "well",
-    "then", "please", "let", "lets", "und", "oder", "aber", "der", "die", "das", "ein", "eine", "y", "o",
-    "pero", "el", "la", "un", "una", "et", "ou", "mais", "le", "les", "une",
+    "a", "an", "the", "and", "or", "but", "because", "if", "of", "to", "for", "from", "with", "at", "my",
+    "your", "our", "his", "their", "its", "um", "uh", "er", "erm", "und", "oder", "aber", "der", "die",
+    "das", "ein", "eine", "y", "pero", "el", "un", "una", "et", "ou", "mais", "le", "les", "une",
+];
+
+/// Words that end a sentence only where the recogniser hears its end.
+const OFTEN_DANGLING: &[&str] = &[
+    "so", "when", "that", "which", "who", "in", "on", "by", "about", "is", "are", "was", "were", "am", "be",
+    "i", "im", "we", "you", "he", "she", "they", "can", "could", "would", "will", "should", "do", "does",
+    "did", "want", "need", "like", "hmm", "well", "then", "please", "let", "lets",
 ];
 
 /// Whole utterances after which the caller has said what they wanted, although the last word dangles.
 const SHORT_ANSWERS: &[&str] =
-    &["please", "i do", "i am", "we are", "we do", "i would", "i can", "yes please", "i would like to"];
+    &["please", "i do", "i am", "we are", "we do", "i would", "i can", "yes please"];
 
 const DIGIT_WORDS: &[&str] = &[
     "zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "double", "triple",
@@ -87,14 +91,13 @@ pub(super) fn finished(text: &str) -> Finished {
     }
     let whole = all.join(" ");
     let short = SHORT_ANSWERS.contains(&whole.as_str()) || BACKCHANNEL.contains(&whole.as_str());
-    if DANGLING.contains(&last.as_str()) && !short && !trimmed.ends_with('?') {
+    let punctuated = trimmed.ends_with(['.', '?', '!', '。', '？', '！', '।', '؟']);
+    let dangles =
+        DANGLING.contains(&last.as_str()) || (!punctuated && OFTEN_DANGLING.contains(&last.as_str()));
+    if dangles && !short && !trimmed.ends_with('?') {
         return Finished::Unfinished;
     }
-    if short || trimmed.ends_with(['.', '?', '!', '。', '？', '！', '।', '؟']) {
-        Finished::Complete
-    } else {
-        Finished::Unsure
-    }
+    if short || punctuated { Finished::Complete } else { Finished::Unsure }
 }
 
 /// Whether the words only show that the caller listens.
