@@ -1,3 +1,4 @@
 //! Under construction.
 
 pub mod carrier;
+pub mod provider;
