@@ -397,7 +397,8 @@ impl Line {
             later.saturating_duration_since(earlier).as_micros() as u64 * SAMPLES_PER_MS / 1_000
         };
         let here = (at + samples(self.start, other.start)).saturating_sub(samples(other.start, self.start));
-        self.lock().playout.play(here + BRIDGE_DELAY_MS * SAMPLES_PER_MS, pcm)
+        let due = (here + BRIDGE_DELAY_MS * SAMPLES_PER_MS).max(self.now());
+        self.lock().playout.play(due, pcm)
     }
 
     pub(super) fn mark(&self, name: String) -> Result<(), Full> {

@@ -9,7 +9,7 @@ use offhook_sim::carrier::twilio::{
     AccountStatus, AfterLoss, ApiKey, Area, CallOrder, CallStatus, CallbackDelivery, Callee, KeyKind,
     Network, OwnedNumber, RestFaults, Signing, SimCall, TwilioSettings, TwilioSim, WebhookKind,
 };
-use offhook_sim::carrier::{CallerStep, Party, StreamLoss, What, follow};
+use offhook_sim::carrier::{CallerStep, Party, Phone, StreamLoss, What, follow};
 use serde_json::{Value, json};
 
 use crate::customer::{Customer, LIMIT, Prepared, tone};
@@ -51,6 +51,14 @@ fn ring(sim: &TwilioSim) -> SimCall {
 async fn event(call: &SimCall, fits: impl Fn(&What) -> bool) -> u64 {
     let found = call.phone().until_event(LIMIT, fits).await;
     found.unwrap_or_else(|error| panic!("{error}: {:?}", call.phone().history())).at_ms
+}
+
+/// Waits until so much of a tone was heard: neither less nor, so far, more.
+async fn until_heard(call: &SimCall, tone_ms: u64) {
+    let loud = |phone: &Phone| phone.recording().heard.iter().filter(|sample| sample.abs() > 5_000).count();
+    let expected = tone(tone_ms).iter().filter(|sample| sample.abs() > 5_000).count();
+    let heard = call.phone().until(LIMIT, |phone| loud(phone) >= expected).await;
+    assert_eq!((heard, loud(&call.phone())), (Ok(()), expected), "{} to {}", call.from(), call.to());
 }
 
 fn codes(sim: &TwilioSim) -> Vec<u32> {
@@ -168,6 +176,24 @@ async fn a_server_that_answers_too_late_or_wrongly_is_not_waited_for() {
     let told: Vec<String> =
         customer.asked("/fallback").iter().map(|asked| asked.param("ErrorCode").to_owned()).collect();
     assert_eq!(told, ["11200", "12100", "11200"]);
+}
+
+#[tokio::test]
+async fn a_retry_that_the_url_asks_for_carries_the_same_idempotency_token() {
+    let customer = Customer::open().await;
+    let mut settings = settings(&customer);
+    settings.numbers[0].voice_url = customer.url("/voice#rc=2&rp=5xx");
+    let sim = start(settings).await;
+    let header = ("content-type", "text/xml".to_owned());
+    let (status, body, after) = (StatusCode::BAD_GATEWAY, String::new(), Duration::ZERO);
+    customer.prepare("/voice", Prepared { status, header, body, after });
+    customer.answer("/voice", "<Response><Reject/></Response>");
+    assert_eq!(ring(&sim).until_over(LIMIT).await, Ok(CallStatus::NoAnswer));
+    let asked = customer.asked("/voice");
+    let tokens: Vec<&str> = asked.iter().map(|asked| asked.header("i-twilio-idempotency-token")).collect();
+    assert_eq!((tokens.len(), tokens[0]), (2, tokens[1]));
+    ring(&sim).until_over(LIMIT).await.unwrap();
+    assert_ne!(customer.asked("/voice")[2].header("i-twilio-idempotency-token"), tokens[0]);
 }
 
 #[tokio::test]
@@ -402,15 +428,15 @@ async fn what_the_caller_says_comes_back_from_an_echo_without_a_hole() {
     let call = ring(&sim);
     event(&call, |what| matches!(what, What::StreamOpened { .. })).await;
     call.phone().say(&tone(400));
-    event(&call, |what| *what == What::AgentStopped).await;
+    until_heard(&call, 400).await;
     let recording = call.phone().recording();
     assert_eq!(recording.said.len(), recording.heard.len());
+    let sounding = |pcm: &[i16]| pcm.iter().copied().filter(|sample| *sample != 0).collect::<Vec<_>>();
     let mut coded = Vec::new();
     let mut wire = Vec::new();
-    Law::Mu.encode(&tone(400), &mut coded);
+    Law::Mu.encode(&sounding(&tone(400)), &mut coded);
     Law::Mu.decode(&coded, &mut wire);
-    let loud = |pcm: &[i16]| pcm.iter().filter(|sample| sample.abs() > 5_000).count();
-    assert_eq!(loud(&recording.heard), loud(&wire));
+    assert_eq!(sounding(&recording.heard), wire);
 }
 
 #[tokio::test]
@@ -503,10 +529,12 @@ async fn a_server_that_vanishes_or_refuses_is_reported() {
     let (sim, customer) = open().await;
     customer.answer("/voice", customer.stream("vanish", "", ""));
     customer.answer("/voice", customer.stream("refuse", "", ""));
-    for _ in 0..2 {
+    customer
+        .answer("/voice", "<Response><Connect><Stream url=\"ws://127.0.0.1:1/media\"/></Connect></Response>");
+    for _ in 0..3 {
         assert_eq!(ring(&sim).until_over(LIMIT).await, Ok(CallStatus::Completed));
     }
-    assert_eq!(codes(&sim), [31921, 31920]);
+    assert_eq!(codes(&sim), [31921, 31920, 31901]);
     let told = customer.until_asked("/stream-status", 5).await;
     let errors: Vec<&str> = told
         .iter()
@@ -514,6 +542,20 @@ async fn a_server_that_vanishes_or_refuses_is_reported() {
         .map(|asked| &asked.param("StreamError")[..5])
         .collect();
     assert_eq!(errors, ["31921", "31920"]);
+}
+
+#[tokio::test]
+async fn a_hundred_callers_at_once_each_hear_their_own_echo() {
+    let (sim, customer) = open().await;
+    customer.answer("/voice", customer.stream("echo", "", ""));
+    let calls: Vec<SimCall> = (0..100).map(|_| ring(&sim)).collect();
+    for (index, call) in calls.iter().enumerate() {
+        event(call, |what| matches!(what, What::StreamOpened { .. })).await;
+        call.phone().say(&tone(100 + 10 * index as u64));
+    }
+    for (index, call) in calls.iter().enumerate() {
+        until_heard(call, 100 + 10 * index as u64).await;
+    }
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ impl Direction {
 /// How status callbacks arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Delivery {
+pub enum CallbackDelivery {
     /// One after the other, at once.
     #[default]
     InOrder,
@@ -191,7 +191,7 @@ impl Call {
         sim: &Sim,
         origin: Origin,
         status_hook: Option<StatusHook>,
-        delivery: Delivery,
+        delivery: CallbackDelivery,
     ) -> (Arc<Call>, mpsc::Receiver<Order>) {
         let (orders, received) = mpsc::channel(MAX_ORDERS);
         let (events, hook) = status_hook.map_or_else(Default::default, |told| (told.events, Some(told.hook)));
@@ -385,19 +385,19 @@ impl Params {
 }
 
 /// Sends the callbacks of one call in the way that was asked for, until the call drops the sender.
-fn deliver(webhooks: Arc<Webhooks>, delivery: Delivery) -> mpsc::UnboundedSender<Request> {
+fn deliver(webhooks: Arc<Webhooks>, delivery: CallbackDelivery) -> mpsc::UnboundedSender<Request> {
     let (sender, mut requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let mut held = Vec::new();
         while let Some(request) = requests.recv().await {
             match delivery {
-                Delivery::Lost => continue,
-                Delivery::Reversed => {
+                CallbackDelivery::Lost => continue,
+                CallbackDelivery::Reversed => {
                     held.push(request);
                     continue;
                 }
-                Delivery::LateMs(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
-                Delivery::InOrder => {}
+                CallbackDelivery::LateMs(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                CallbackDelivery::InOrder => {}
             }
             // Best effort, as documented: the record of the webhook tells what came of it.
             let _ = webhooks.send(request).await;

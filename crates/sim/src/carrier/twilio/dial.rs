@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::phone::{FromPhone, Party};
-use super::call::{Call, CallStatus, Delivery, Direction, Order, Origin, StatusHook};
+use super::call::{Call, CallStatus, Direction, Order, Origin, StatusHook};
 use super::execute::{self, Ending, Next, Script};
 use super::twiml::{Complaint, Dial, DialNumber, Hook};
 use super::{Callee, Sim};
@@ -105,12 +105,12 @@ impl Leg {
             caller_name: None,
             number_sid: None,
             signing: parent.signing,
-            network: parent.network,
+            network: sim.settings.network,
             extra_params: Vec::new(),
         };
         let events = number.status_events.iter().cloned().collect();
         let status_hook = number.status_callback.clone().map(|hook| StatusHook { hook, events });
-        let (call, orders) = Call::new(sim, origin, status_hook, Delivery::InOrder);
+        let (call, orders) = Call::new(sim, origin, status_hook, sim.settings.callbacks);
         sim.add_call(call.clone()).ok()?;
         let whisper = number.whisper.clone().map(|hook| Next::Fetch { hook, params: Vec::new() });
         Some(Leg { call, orders, whisper, released: false })

@@ -25,19 +25,20 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::phone::{NotInTime, Party, Phone};
-use call::{Call, Delivery, Order, Origin, StatusHook};
+use call::{Call, Order, Origin, StatusHook};
 use execute::Next;
 use rest::Number;
 use twiml::Complaint;
 use webhook::Webhooks;
 
-pub use call::{CallStatus, Delivery as CallbackDelivery, Direction};
+pub use call::{CallStatus, CallbackDelivery, Direction};
 pub use rest::{ApiKey, Area, KeyKind, OwnedNumber};
 pub use stream::Network;
 pub use webhook::{Signing, WebhookFailure, WebhookKind, WebhookRecord};
 
 const MAX_ALERTS: usize = 10_000;
-const MAX_CALLS: usize = 100_000;
+/// Calls that are kept with their recordings; beyond, the oldest that is over is forgotten.
+const MAX_CALLS: usize = 1_000;
 
 /// What the simulated account is and how the carrier behaves.
 #[derive(Clone, Debug)]
@@ -62,6 +63,10 @@ pub struct TwilioSettings {
     pub callee: Callee,
     /// What happens when a media socket breaks without our doing.
     pub after_loss: AfterLoss,
+    /// How status callbacks of outgoing calls arrive.
+    pub callbacks: CallbackDelivery,
+    /// How the network of called parties treats audio.
+    pub network: Network,
     /// Whether `:443` and `:80` are written into signed URLs that have no port.
     pub signs_default_port: bool,
 }
@@ -79,6 +84,8 @@ impl Default for TwilioSettings {
             play_ms: 2_000,
             callee: Callee::default(),
             after_loss: AfterLoss::default(),
+            callbacks: CallbackDelivery::default(),
+            network: Network::default(),
             signs_default_port: false,
         }
     }
@@ -160,7 +167,7 @@ impl CallOrder {
             forwarded_from: None,
             caller_name: None,
             signing: Signing::default(),
-            callbacks: Delivery::default(),
+            callbacks: CallbackDelivery::default(),
             network: Network::default(),
             extra_params: Vec::new(),
         }
@@ -173,8 +180,8 @@ pub enum NotPlaced {
     /// The number is not the account's.
     #[error("{0} is not a number of this account")]
     NotOwned(String),
-    /// The line is full.
-    #[error("the simulator holds {MAX_CALLS} calls and takes no more")]
+    /// Too many calls are open.
+    #[error("{MAX_CALLS} calls are open and no more are taken")]
     TooMany,
 }
 
@@ -261,7 +268,7 @@ impl TwilioSim {
         format!("http://{}", self.address)
     }
 
-    /// Places a call from outside to one of the account's numbers.
+    /// Places a call from outside to one of the account's numbers; must be called within a tokio runtime.
     pub fn call(&self, order: CallOrder) -> Result<SimCall, NotPlaced> {
         place_inbound(&self.sim, order)
     }
@@ -427,7 +434,8 @@ impl Sim {
     fn add_call(&self, call: Arc<Call>) -> Result<(), NotPlaced> {
         let mut state = self.lock();
         if state.calls.len() >= MAX_CALLS {
-            return Err(NotPlaced::TooMany);
+            let over = state.calls.iter().position(|call| call.status().is_final());
+            state.calls.remove(over.ok_or(NotPlaced::TooMany)?);
         }
         state.calls.push(call);
         drop(state);

@@ -1,7 +1,7 @@
 //! Twilio's REST API of 2010-04-01 as far as telephony and connection tests use it, with its own errors and its own paging.
 //! It changes and shows what the simulator holds; it runs nothing itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +23,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
-use super::call::{Call, CallStatus, Delivery, Direction, Facts, Order, Origin, StatusHook};
+use super::call::{Call, CallStatus, Direction, Facts, Order, Origin, StatusHook};
 use super::execute::{Next, is_absolute};
-use super::stream::Network;
 use super::twiml::Hook;
 use super::webhook::{HttpMethod, Signing};
 use super::{AccountStatus, Sim, dial, new_sid, rfc2822};
@@ -556,7 +555,7 @@ impl RestRequest<'_> {
             return Err(Refusal::invalid(21205, "One of Url, Twiml and ApplicationSid is required"));
         };
         let events = form.values("StatusCallbackEvent");
-        let mut events: std::collections::BTreeSet<String> =
+        let mut events: BTreeSet<String> =
             events.iter().flat_map(|event| event.split_whitespace()).map(str::to_owned).collect();
         if events.is_empty() {
             events = StatusHook::only_the_end();
@@ -579,11 +578,11 @@ impl RestRequest<'_> {
                 .find(|owned| owned.e164 == from)
                 .map(|owned| owned.sid.clone()),
             signing: Signing::Right,
-            network: Network::default(),
+            network: self.sim.settings.network,
             extra_params: Vec::new(),
         };
         let told = status_hook.map(|hook| StatusHook { hook, events });
-        let (call, orders) = Call::new(self.sim, origin, told, Delivery::InOrder);
+        let (call, orders) = Call::new(self.sim, origin, told, self.sim.settings.callbacks);
         let departure = self.departure();
         call.queued_for(departure.saturating_duration_since(Instant::now()).as_millis() as u64);
         let created = self.call_json(&call);

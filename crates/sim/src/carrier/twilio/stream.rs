@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, http};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
-use url::Url;
+use url::{Host, Url};
 
 use super::super::phone::{FRAME_MS, FromPhone, SAMPLES_PER_MS, StreamLoss, What};
 use super::call::Call;
@@ -100,25 +100,38 @@ pub(super) async fn run(
 }
 
 async fn connect(sim: &Sim, call: &Call, url: &str) -> Result<Socket, (StreamLoss, String)> {
-    let failed = |error: String| (StreamLoss::NotConnected, error);
-    let target = Url::parse(url).map_err(|error| failed(error.to_string()))?;
-    let addresses = target.socket_addrs(|| None).map_err(|error| failed(error.to_string()))?;
-    let mut request = url.into_client_request().map_err(|error| failed(error.to_string()))?;
-    if let Some(signature) = sim.webhooks.signature(url, &[], call.signing) {
-        let value = http::HeaderValue::try_from(signature).map_err(|error| failed(error.to_string()))?;
-        request.headers_mut().insert("x-twilio-signature", value);
-    }
-    request.headers_mut().insert("user-agent", http::HeaderValue::from_static("Twilio.TmeWs/1.0"));
     let opening = async {
-        let tcp =
-            TcpStream::connect(addresses.as_slice()).await.map_err(|error| failed(error.to_string()))?;
-        tcp.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+        let mut request = url.into_client_request()?;
+        let headers = request.headers_mut();
+        headers.insert("user-agent", http::HeaderValue::from_static("Twilio.TmeWs/1.0"));
+        if let Some(signature) = sim.webhooks.signature(url, &[], call.signing) {
+            headers.insert(
+                "x-twilio-signature",
+                http::HeaderValue::try_from(signature).map_err(http::Error::from)?,
+            );
+        }
+        let tcp = connect_tcp(url).await?;
+        tcp.set_nodelay(true)?;
         let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
-        let opened = client_async_tls_with_config(request, tcp, Some(config), None).await;
-        let (socket, _) = opened.map_err(|error| (StreamLoss::Refused, error.to_string()))?;
-        Ok(socket)
+        client_async_tls_with_config(request, tcp, Some(config), None).await
     };
-    timeout(CONNECT_LIMIT, opening).await.unwrap_or_else(|_| Err(failed("no answer in time".into())))
+    match timeout(CONNECT_LIMIT, opening).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        Ok(Err(error @ Error::Http(_))) => Err((StreamLoss::Refused, error.to_string())),
+        Ok(Err(error)) => Err((StreamLoss::NotConnected, error.to_string())),
+        Err(_) => Err((StreamLoss::NotConnected, "no answer in time".into())),
+    }
+}
+
+async fn connect_tcp(url: &str) -> std::io::Result<TcpStream> {
+    let url = Url::parse(url).map_err(std::io::Error::other)?;
+    let port = url.port_or_known_default().unwrap_or_default();
+    match url.host() {
+        Some(Host::Domain(name)) => TcpStream::connect((name, port)).await,
+        Some(Host::Ipv4(ip)) => TcpStream::connect((ip, port)).await,
+        Some(Host::Ipv6(ip)) => TcpStream::connect((ip, port)).await,
+        None => Err(std::io::Error::other("the URL names no host")),
+    }
 }
 
 /// What is told about a stream outside of its socket.
