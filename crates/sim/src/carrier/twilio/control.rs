@@ -126,13 +126,13 @@ async fn lose_socket(
 }
 
 #[derive(Deserialize)]
-struct Party {
+struct CalledParty {
     number: String,
     #[serde(flatten)]
     callee: Callee,
 }
 
-async fn callee(Shared(sim): Sims, Json(party): Json<Party>) -> StatusCode {
+async fn callee(Shared(sim): Sims, Json(party): Json<CalledParty>) -> StatusCode {
     sim.lock().callees.insert(party.number, party.callee);
     StatusCode::NO_CONTENT
 }

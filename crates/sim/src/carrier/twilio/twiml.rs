@@ -288,6 +288,9 @@ impl Reading {
         ];
         self.attributes(element, &KNOWN);
         let input = self.one_of(element, "input", &["dtmf", "speech", "dtmf speech", "speech dtmf"]);
+        if input.contains("speech") {
+            self.warn("speech in <Gather> is not simulated here: nobody is understood");
+        }
         let digits = element.attribute("numDigits").map(|_| self.number(element, "numDigits", 1) as usize);
         let mut prompts = Vec::new();
         for child in &element.children {
