@@ -125,6 +125,8 @@ pub(super) fn sign(token: &str, url: &str, form: &[(&str, &str)]) -> String {
 mod tests {
     use super::*;
 
+    type Form<'a> = &'a [(&'a str, &'a str)];
+
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
     #[test]
@@ -147,7 +149,7 @@ mod tests {
         ];
         let hash = "2d9c95a7b02d34fcd937555555970ef0183483946d5268fbcf68a324674be708";
         let json = format!("https://offhook.example/hooks/twilio?bodySHA256={hash}");
-        let vectors: [(&str, &str, &[(&str, &str)], &str); 4] = [
+        let vectors: [(&str, &str, Form, &str); 4] = [
             ("12345", "https://mycompany.com/myapp.php?foo=1&bar=2", &caller, "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
             (TOKEN, "https://offhook.example/twilio/voice", &ring, "UwN8SHJmGgrWPEnwflKbhbHdLH0="),
             (TOKEN, "wss://offhook.example/twilio/media", &[], "Hz47oo1sYfzGI9T0bLvrW9+fDl8="),

@@ -139,6 +139,11 @@ impl<'a> Unverified<'a> {
         first(&self.form, "AccountSid")
     }
 
+    /// The number that the request claims was called: good for finding tokens, for nothing else.
+    pub fn called(&self) -> Option<&str> {
+        first(&self.form, "To")
+    }
+
     /// Believes the request if one of the account's auth tokens signed it for our public URL.
     ///
     /// Give one token, or two while they are rotated. An API key's secret signs nothing.

@@ -1,1 +1,4 @@
+//! The REST client against a small HTTP server that answers what each test tells it to.
 
+mod rest;
+mod stand_in;
