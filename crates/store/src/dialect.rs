@@ -1,0 +1,167 @@
+//! Everything in which SQLite and PostgreSQL differ: how they are opened, how a writer locks, how they name their failures.
+//! It knows no table; the queries are the same on both.
+
+use crate::error::StoreError;
+use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{self, ConnectOptions as _, postgres::PgConnectOptions};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a statement waits for a lock or a connection before it is `Busy`.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long PostgreSQL may work on one statement.
+const POSTGRES_STATEMENT_LIMIT_MS: &str = "30000";
+/// Connections a PostgreSQL server gives to one process.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// Connections that read a SQLite file; one more writes.
+const SQLITE_READERS: u32 = 4;
+/// Rows that one statement adds: both databases bound the number of parameters (32,766 and 65,535).
+pub(crate) const ROWS_PER_INSERT: usize = 1_000;
+/// A connection idle for longer is tried before it is used.
+const IDLE_BEFORE_PING: Duration = Duration::from_secs(30);
+
+/// A database with its way to read and its way to write.
+#[derive(Clone, Debug)]
+pub(crate) struct Pools {
+    pub read: DatabaseConnection,
+    pub write: DatabaseConnection,
+}
+
+/// What only one process at a time may do.
+#[derive(Clone, Copy)]
+pub(crate) enum Alone {
+    Migrate = 0x0ff_0001,
+    CreateFirst = 0x0ff_0002,
+}
+
+pub(crate) async fn connect(url: &str) -> Result<Pools, StoreError> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        "sqlite" => connect_sqlite(url).await,
+        "postgres" | "postgresql" => connect_postgres(url).await,
+        _ => Err(StoreError::Address { scheme: scheme.chars().take(20).collect() }),
+    }
+}
+
+/// One connection writes and others read: writers then wait for each other in a fair queue of ours, where SQLite would let them
+/// poll for its lock, and a reader never waits.
+async fn connect_sqlite(url: &str) -> Result<Pools, StoreError> {
+    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+    let mut options = options(url);
+    options.max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None);
+    options.map_sqlx_sqlite_opts(|sqlite| {
+        sqlite
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .busy_timeout(PATIENCE)
+    });
+    let write = Database::connect(options.clone()).await?;
+    if in_memory {
+        return Ok(Pools { read: write.clone(), write });
+    }
+    options.max_connections(SQLITE_READERS);
+    options.map_sqlx_sqlite_opts(|sqlite| sqlite.busy_timeout(PATIENCE).pragma("query_only", "ON"));
+    Ok(Pools { read: Database::connect(options).await?, write })
+}
+
+async fn connect_postgres(url: &str) -> Result<Pools, StoreError> {
+    let unreachable =
+        |error: sqlx::Error| StoreError::from(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))));
+    // The pool keeps trying a server that refuses and then says only that time ran out; one attempt of our own tells why.
+    let attempt = url.parse::<PgConnectOptions>().map_err(unreachable)?;
+    sqlx::Connection::close(attempt.connect().await.map_err(unreachable)?).await.map_err(unreachable)?;
+    let mut options = options(url);
+    options.max_connections(POSTGRES_CONNECTIONS).test_before_acquire_if_idle_for(IDLE_BEFORE_PING);
+    options.map_sqlx_postgres_opts(|postgres| {
+        postgres.application_name("offhook").options([("statement_timeout", POSTGRES_STATEMENT_LIMIT_MS)])
+    });
+    let pool = Database::connect(options).await?;
+    Ok(Pools { read: pool.clone(), write: pool })
+}
+
+/// Statements are never logged: not even their text helps who runs this.
+fn options(url: &str) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options.acquire_timeout(PATIENCE).sqlx_logging(false).record_stmt_in_spans(false);
+    options
+}
+
+/// Begins a transaction that means to write. SQLite takes its lock at once, because a reader that becomes a writer may be refused.
+pub(crate) async fn begin_write(write: &DatabaseConnection) -> Result<DatabaseTransaction, StoreError> {
+    let sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
+    let options = match write.get_database_backend() {
+        DbBackend::Sqlite => TransactionOptions { sqlite_transaction_mode, ..Default::default() },
+        _ => TransactionOptions::default(),
+    };
+    Ok(write.begin_with_options(options).await?)
+}
+
+/// Waits until no other process does the same; ends with the transaction. SQLite has but one writer anyway.
+pub(crate) async fn alone(tx: &DatabaseTransaction, what: Alone) -> Result<(), StoreError> {
+    if tx.get_database_backend() == DbBackend::Postgres {
+        let lock = format!("SELECT pg_advisory_xact_lock({})", what as i64);
+        tx.execute_raw(Statement::from_string(DbBackend::Postgres, lock)).await?;
+    }
+    Ok(())
+}
+
+/// Sorts a driver's failure by what can be done about it.
+pub(crate) fn classify(cause: &sqlx::Error, error: DbErr) -> StoreError {
+    let database = match cause {
+        sqlx::Error::Database(database) => database,
+        sqlx::Error::PoolTimedOut => return StoreError::Busy(error),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            return StoreError::Unavailable(error);
+        }
+        _ => return StoreError::Refused(error),
+    };
+    let code = database.code().unwrap_or_default();
+    match code.parse::<u32>() {
+        Ok(number) if database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => {
+            classify_sqlite(number, error)
+        }
+        _ => classify_postgres(&code, error),
+    }
+}
+
+/// Result codes of <https://www.sqlite.org/rescode.html>; the low byte is the primary code.
+fn classify_sqlite(code: u32, error: DbErr) -> StoreError {
+    match code & 0xff {
+        5 | 6 => StoreError::Busy(error),
+        8 => StoreError::ReadOnly(error),
+        10 | 14 => StoreError::Unavailable(error),
+        11 | 26 => StoreError::corrupt("database file", error),
+        13 => StoreError::Full(error),
+        _ => StoreError::Refused(error),
+    }
+}
+
+/// SQLSTATE of <https://www.postgresql.org/docs/15/errcodes-appendix.html>; the first two letters are the class.
+fn classify_postgres(state: &str, error: DbErr) -> StoreError {
+    match state {
+        "53100" => StoreError::Full(error),
+        "25006" => StoreError::ReadOnly(error),
+        "40001" | "40P01" | "53300" | "55P03" | "57014" => StoreError::Busy(error),
+        "3D000" => StoreError::Unavailable(error),
+        _ if ["08", "28", "53", "57", "58"].iter().any(|class| state.starts_with(class)) => {
+            StoreError::Unavailable(error)
+        }
+        _ if state.starts_with("22") => StoreError::Invalid { what: "row", reason: error.to_string() },
+        _ if state.starts_with("XX") => StoreError::corrupt("database", error),
+        _ => StoreError::Refused(error),
+    }
+}
+
+/// Table definitions in the database's own words. PostgreSQL says BYTEA where SQLite says BLOB; all else is spelt alike.
+pub(crate) fn definitions(backend: DbBackend, sql: &str) -> String {
+    match backend {
+        DbBackend::Postgres => sql.replace("BLOB", "BYTEA"),
+        _ => sql.to_owned(),
+    }
+}

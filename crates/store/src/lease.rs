@@ -1,0 +1,150 @@
+//! Who drives a call: one node at a time, for as long as it keeps saying so. A node that falls silent loses its calls to another.
+//! Leases are compared and set in one statement; they do not know what driving a call means.
+
+use crate::calls::not_held;
+use crate::convert::parse;
+use crate::error::StoreError;
+use crate::rows::call;
+use crate::scope::Scope;
+use crate::{Store, tenant};
+use offhook_core::ConversationId;
+use offhook_core::entity::CallStatus;
+use sea_orm::sea_query::{Cond, Condition, Expr, LockBehavior, LockType};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+
+/// A process that drives calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name: a process that comes back under its name has its calls at once, another must wait for the leases to expire.
+    pub name: String,
+    /// How long a lease holds without renewal.
+    pub lease_ms: u32,
+}
+
+/// The right to drive one call and to write its log. Handed out by the store only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallLease {
+    call: ConversationId,
+    node: String,
+    scope: Scope,
+}
+
+impl CallLease {
+    pub(crate) fn new(call: ConversationId, node: &Node, scope: Scope) -> Self {
+        CallLease { call, node: node.name.clone(), scope }
+    }
+
+    /// The call.
+    pub fn call(&self) -> &ConversationId {
+        &self.call
+    }
+
+    /// The node that holds it.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The scope in which the call runs.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Holds for the call's row as long as the lease does.
+    pub(crate) fn held(&self) -> Condition {
+        Cond::all()
+            .add(call::Column::Id.eq(self.call.as_str()))
+            .add(call::Column::Node.eq(self.node.as_str()))
+            .add(call::Column::Status.ne(CallStatus::Ended.as_str()))
+    }
+}
+
+impl Store {
+    /// Takes over a call whose lease has expired or is this node's own; `Conflict` names the node that holds it.
+    pub async fn claim_call(
+        &self,
+        scope: &Scope,
+        id: &ConversationId,
+        node: &Node,
+    ) -> Result<CallLease, StoreError> {
+        let free = Cond::any()
+            .add(call::Column::Node.is_null())
+            .add(call::Column::Node.eq(node.name.as_str()))
+            .add(call::Column::LeaseExpiresAtUs.lt(self.now_us()));
+        let claimed = tenant::update::<call::Entity>(scope)
+            .col_expr(call::Column::Node, Expr::value(node.name.as_str()))
+            .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(self.lease_end_us(node)))
+            .filter(call::Column::Id.eq(id.as_str()))
+            .filter(call::Column::Status.ne(CallStatus::Ended.as_str()))
+            .filter(free)
+            .exec(self.write())
+            .await?;
+        if claimed.rows_affected == 0 {
+            return Err(not_held(self.read(), scope, id).await);
+        }
+        Ok(CallLease::new(id.clone(), node, scope.clone()))
+    }
+
+    /// Takes over calls of any workspace whose leases have expired, those of the longest silence first. The system's own.
+    ///
+    /// Nodes that ask at once get different calls.
+    pub async fn claim_expired(&self, node: &Node, limit: u32) -> Result<Vec<CallLease>, StoreError> {
+        let tx = self.begin().await?;
+        let mut expired = call::Entity::find()
+            .filter(call::Column::LeaseExpiresAtUs.lt(self.now_us()))
+            .order_by_asc(call::Column::LeaseExpiresAtUs)
+            .limit(u64::from(limit));
+        QueryTrait::query(&mut expired).lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+        let rows = expired.all(&tx).await?;
+        call::Entity::update_many()
+            .col_expr(call::Column::Node, Expr::value(node.name.as_str()))
+            .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(self.lease_end_us(node)))
+            .filter(call::Column::Id.is_in(rows.iter().map(|row| row.id.as_str())))
+            .exec(&tx)
+            .await?;
+        tx.commit().await?;
+        rows.iter().map(|row| Ok(CallLease::new(parse("call.id", &row.id)?, node, scope_of(row)?))).collect()
+    }
+
+    /// Extends every lease that the node still has and names those calls. A call of the node's that is missing was taken over: the
+    /// node must let go of it at once. The system's own.
+    pub async fn renew_leases(&self, node: &Node) -> Result<Vec<ConversationId>, StoreError> {
+        let tx = self.begin().await?;
+        let ours = Cond::all()
+            .add(call::Column::LeaseExpiresAtUs.is_not_null())
+            .add(call::Column::Node.eq(node.name.as_str()));
+        call::Entity::update_many()
+            .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(self.lease_end_us(node)))
+            .filter(ours.clone())
+            .exec(&tx)
+            .await?;
+        let ids: Vec<String> = call::Entity::find()
+            .select_only()
+            .column(call::Column::Id)
+            .filter(ours)
+            .into_tuple()
+            .all(&tx)
+            .await?;
+        tx.commit().await?;
+        ids.iter().map(|id| parse("call.id", id)).collect()
+    }
+
+    /// Lets go of a call so that another node can claim it at once.
+    pub async fn release_call(&self, lease: &CallLease) -> Result<(), StoreError> {
+        tenant::update::<call::Entity>(lease.scope())
+            .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(0_i64))
+            .filter(lease.held())
+            .exec(self.write())
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) fn lease_end_us(&self, node: &Node) -> i64 {
+        self.now_us().saturating_add(i64::from(node.lease_ms) * 1_000)
+    }
+}
+
+/// The scope in which a call goes on that its node has lost.
+pub(crate) fn scope_of(row: &call::Model) -> Result<Scope, StoreError> {
+    let organization = parse("call.organization", &row.organization)?;
+    Ok(Scope::of_job(organization, parse("call.workspace", &row.workspace)?, "call"))
+}

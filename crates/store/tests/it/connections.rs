@@ -1,0 +1,133 @@
+use crate::database::{Database, hours, key, secret, twilio};
+use offhook_core::entity::ConnectionStatus;
+use offhook_store::{ConnectionSpec, Page, Scope, StoreError, Vault, VaultError};
+use sea_orm::{ConnectionTrait, Statement};
+use serde_json::json;
+
+on_both![
+    a_connection_reads_back_without_its_secret,
+    a_secret_is_sealed_in_its_row,
+    a_change_based_on_an_old_revision_is_refused,
+    a_name_is_taken_once_in_an_organization,
+    a_connection_that_a_number_needs_stays,
+    secrets_survive_a_change_of_the_vault_key,
+];
+
+async fn a_connection_reads_back_without_its_secret(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    let made = db.store.create_connection(&scope, &twilio("line")).await.unwrap();
+    assert_eq!(db.store.connection(&scope, &made.id).await.unwrap(), made);
+    assert!(made.has_secret);
+    assert_eq!((made.status, made.revision), (ConnectionStatus::Unchecked, 1));
+    assert_eq!(db.store.connection_secret(&scope, &made.id).await.unwrap(), secret("the auth token"));
+
+    let failed = Some("the carrier knows no such account");
+    db.store.set_connection_status(&scope, &made.id, ConnectionStatus::Error, failed).await.unwrap();
+    let tried = db.store.connection(&scope, &made.id).await.unwrap();
+    assert_eq!((tried.status, tried.status_reason.as_deref()), (ConnectionStatus::Error, failed));
+    assert!(tried.checked_at_us.is_some());
+
+    let bare = ConnectionSpec { secret: None, account: None, ..twilio("bare") };
+    let bare = db.store.create_connection(&scope, &bare).await.unwrap();
+    assert!(!bare.has_secret);
+    let none = db.store.connection_secret(&scope, &bare.id).await.unwrap_err();
+    assert!(matches!(none, StoreError::NotFound { what: "secret" }));
+
+    db.store.delete_connection(&scope, &made.id).await.unwrap();
+    assert_eq!(db.store.connections(&scope, &Page::first(10)).await.unwrap().rows, [bare]);
+}
+
+async fn a_secret_is_sealed_in_its_row(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    let (victim, thief) =
+        (twilio("victim"), ConnectionSpec { secret: Some(secret("mine")), ..twilio("thief") });
+    let victim = db.store.create_connection(&scope, &victim).await.unwrap();
+    let thief = db.store.create_connection(&scope, &thief).await.unwrap();
+    let raw = db.raw().await;
+    let row = Statement::from_string(
+        raw.get_database_backend(),
+        "SELECT secret FROM connection ORDER BY id LIMIT 1",
+    );
+    let blob: Vec<u8> = raw.query_one_raw(row).await.unwrap().unwrap().try_get("", "secret").unwrap();
+    assert!(!String::from_utf8_lossy(&blob).contains("auth"), "the secret is readable in its row");
+
+    let copied = format!(
+        "UPDATE connection SET secret = (SELECT secret FROM connection WHERE id = '{}') WHERE id = '{}'",
+        victim.id, thief.id
+    );
+    raw.execute_unprepared(&copied).await.unwrap();
+    let error = db.store.connection_secret(&scope, &thief.id).await.unwrap_err();
+    assert!(matches!(error, StoreError::Vault(VaultError::NotOurs { .. })), "{error:?}");
+}
+
+async fn a_change_based_on_an_old_revision_is_refused(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    let made = db.store.create_connection(&scope, &twilio("line")).await.unwrap();
+    let moved = ConnectionSpec { config: json!({ "edge": "dublin" }), secret: None, ..twilio("line two") };
+    let changed = db.store.replace_connection(&scope, &made.id, made.revision, &moved).await.unwrap();
+    assert_eq!((changed.name.as_str(), changed.revision), ("line two", 2));
+    assert_eq!(db.store.connection(&scope, &made.id).await.unwrap(), changed);
+    assert_eq!(db.store.connection_secret(&scope, &made.id).await.unwrap(), secret("the auth token"));
+
+    let late = db.store.replace_connection(&scope, &made.id, made.revision, &moved).await.unwrap_err();
+    assert_eq!(late.to_string(), "this connection is taken: it was changed meanwhile and is at revision 2");
+    let other_kind = ConnectionSpec { kind: "telnyx".into(), ..moved };
+    let error = db.store.replace_connection(&scope, &made.id, 2, &other_kind).await.unwrap_err();
+    assert!(matches!(error, StoreError::Invalid { .. }), "{error:?}");
+
+    let changes = (0..8).map(|_| {
+        let (store, scope, id) = (db.store.clone(), scope.clone(), made.id.clone());
+        tokio::spawn(async move { store.replace_connection(&scope, &id, 2, &twilio("raced")).await })
+    });
+    let mut won = 0;
+    for change in changes.collect::<Vec<_>>() {
+        match change.await.unwrap() {
+            Ok(_) => won += 1,
+            Err(error) => assert!(matches!(error, StoreError::Conflict { .. }), "{error:?}"),
+        }
+    }
+    assert_eq!(won, 1);
+}
+
+async fn a_name_is_taken_once_in_an_organization(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    let (_, elsewhere) = db.workspace("globex").await;
+    let first = db.store.create_connection(&scope, &twilio("line")).await.unwrap();
+    let error = db.store.create_connection(&scope, &twilio("line")).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("this connection name is taken: {} has it", first.id));
+    db.store.create_connection(&elsewhere, &twilio("line")).await.unwrap();
+    let second = db.store.create_connection(&scope, &twilio("second")).await.unwrap();
+    let error = db.store.replace_connection(&scope, &second.id, 1, &twilio("line")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { what: "connection name", .. }), "{error:?}");
+}
+
+async fn a_connection_that_a_number_needs_stays(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let error = db.store.delete_connection(&tenant.scope, &tenant.connection.id).await.unwrap_err();
+    assert_eq!(error.to_string(), "this connection is taken: +14155550100 uses it");
+    db.store.delete_number(&tenant.scope, &tenant.number.id).await.unwrap();
+    db.store.delete_connection(&tenant.scope, &tenant.connection.id).await.unwrap();
+
+    let sibling = db.store.create_workspace(&tenant.scope, &hours("second")).await.unwrap();
+    let sibling = db.tenant_in(sibling, "+14155550101").await;
+    assert_ne!(sibling.scope, Scope::system(&tenant.workspace, "test"));
+    let error = db.store.delete_connection(&tenant.scope, &sibling.connection.id).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error:?}");
+}
+
+async fn secrets_survive_a_change_of_the_vault_key(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    let id = db.store.create_connection(&scope, &twilio("line")).await.unwrap().id;
+    db.store.create_connection(&scope, &ConnectionSpec { secret: None, ..twilio("bare") }).await.unwrap();
+    let forgetful = db.open_again(Vault::new(&key(2))).await;
+    let error = forgetful.connection_secret(&scope, &id).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Vault(VaultError::UnknownKey { key_id }) if *key_id == key(1).id()),
+        "{error:?}"
+    );
+
+    let rotating = db.open_again(Vault::new(&key(2)).with_earlier(&key(1))).await;
+    assert_eq!(rotating.reseal_secrets().await.unwrap(), 1);
+    assert_eq!(rotating.reseal_secrets().await.unwrap(), 0);
+    assert_eq!(forgetful.connection_secret(&scope, &id).await.unwrap(), secret("the auth token"));
+}

@@ -1,0 +1,105 @@
+use crate::calls::finished;
+use crate::database::{Database, node};
+use offhook_core::Pii;
+use offhook_core::entity::CallSnapshot;
+use offhook_store::{CallLease, StoreError};
+
+on_both![
+    a_call_is_driven_by_one_node_until_its_lease_expires,
+    a_node_that_comes_back_has_its_calls_at_once,
+    nodes_that_claim_at_once_get_different_calls,
+    renewal_names_what_the_node_still_has,
+    a_released_call_can_be_claimed_at_once,
+    a_call_that_is_over_is_claimed_by_nobody,
+];
+
+fn ids(leases: &[CallLease]) -> Vec<String> {
+    leases.iter().map(|lease| lease.call().to_string()).collect()
+}
+
+async fn a_call_is_driven_by_one_node_until_its_lease_expires(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let lost = db.call(&tenant, "CA1", &node("a")).await;
+    let error = db.store.claim_call(&tenant.scope, lost.call(), &node("b")).await.unwrap_err();
+    assert_eq!(error.to_string(), "this call is taken: node a drives it");
+    assert!(db.store.claim_expired(&node("b"), 10).await.unwrap().is_empty());
+
+    db.clock.advance_ms(11_000);
+    let lease = db.store.claim_call(&tenant.scope, lost.call(), &node("b")).await.unwrap();
+    assert_eq!((lease.call(), lease.node(), lease.scope()), (lost.call(), "b", &tenant.scope));
+    let snapshot = CallSnapshot { seq: 1, state: Pii::new("{}".into()) };
+    for refused in [
+        db.store.finish_call(&lost, &finished()).await.map(|_| ()),
+        db.store.call_answered(&lost, 1).await,
+        db.store.save_snapshot(&lost, &snapshot).await,
+    ] {
+        assert!(
+            matches!(&refused, Err(StoreError::Conflict { what: "call", holder }) if holder == "node b drives it"),
+            "{refused:?}"
+        );
+    }
+    db.store.finish_call(&lease, &finished()).await.unwrap();
+}
+
+async fn a_node_that_comes_back_has_its_calls_at_once(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let before = db.call(&tenant, "CA1", &node("a")).await;
+    let after = db.store.claim_call(&tenant.scope, before.call(), &node("a")).await.unwrap();
+    assert_eq!(before, after);
+}
+
+async fn nodes_that_claim_at_once_get_different_calls(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let mut all = Vec::new();
+    for i in 0..12 {
+        all.push(db.call(&tenant, &format!("CA{i}"), &node("dead")).await.call().to_string());
+    }
+    db.clock.advance_ms(20_000);
+    let (store, again) = (db.store.clone(), db.store.clone());
+    let one = tokio::spawn(async move { store.claim_expired(&node("one"), 6).await.unwrap() });
+    let two = tokio::spawn(async move { again.claim_expired(&node("two"), 6).await.unwrap() });
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    assert!(one.iter().all(|lease| lease.scope().workspace() == &tenant.workspace.id));
+    let mut claimed = [ids(&one), ids(&two)].concat();
+    claimed.extend(ids(&db.store.claim_expired(&node("three"), 12).await.unwrap()));
+    claimed.sort();
+    assert_eq!(claimed, all);
+    let kept = db.store.renew_leases(&node("one")).await.unwrap();
+    assert_eq!(kept.len(), one.len());
+}
+
+async fn renewal_names_what_the_node_still_has(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let kept = db.call(&tenant, "CA1", &node("a")).await;
+    let lost = db.call(&tenant, "CA2", &node("a")).await;
+    let over = db.call(&tenant, "CA3", &node("a")).await;
+    db.store.finish_call(&over, &finished()).await.unwrap();
+    db.clock.advance_ms(9_000);
+    assert_eq!(db.store.renew_leases(&node("a")).await.unwrap().len(), 2);
+    db.clock.advance_ms(9_000);
+    assert!(db.store.claim_expired(&node("b"), 10).await.unwrap().is_empty(), "renewed leases hold");
+    db.clock.advance_ms(2_000);
+    db.store.claim_call(&tenant.scope, lost.call(), &node("b")).await.unwrap();
+    assert_eq!(db.store.renew_leases(&node("a")).await.unwrap(), [kept.call().clone()]);
+}
+
+async fn a_released_call_can_be_claimed_at_once(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let lease = db.call(&tenant, "CA1", &node("a")).await;
+    db.store.release_call(&lease).await.unwrap();
+    let claimed = db.store.claim_expired(&node("b"), 10).await.unwrap();
+    assert_eq!(ids(&claimed), [lease.call().to_string()]);
+    db.store.release_call(&lease).await.unwrap();
+    let error = db.store.claim_call(&tenant.scope, lease.call(), &node("c")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "a lost lease releases nothing: {error:?}");
+}
+
+async fn a_call_that_is_over_is_claimed_by_nobody(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let lease = db.call(&tenant, "CA1", &node("a")).await;
+    db.store.finish_call(&lease, &finished()).await.unwrap();
+    db.clock.advance_ms(20_000);
+    assert!(db.store.claim_expired(&node("b"), 10).await.unwrap().is_empty());
+    let error = db.store.claim_call(&tenant.scope, lease.call(), &node("a")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Ended { what: "call" }), "{error:?}");
+}
