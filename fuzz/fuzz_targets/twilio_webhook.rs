@@ -50,6 +50,13 @@ fuzz_target!(|data: &[u8]| {
     };
     if let Ok(unverified) = Unverified::read(signed) {
         let webhook = unverified.verify(&public, &tokens).expect("it is signed");
-        let _ = (webhook.ring(), webhook.trouble(), webhook.status(), webhook.stream(), webhook.media_over());
+        let _ = (
+            webhook.ring(),
+            webhook.trouble(),
+            webhook.status(),
+            webhook.stream(),
+            webhook.media_over(),
+            webhook.dial_over(),
+        );
     }
 });

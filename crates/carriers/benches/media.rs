@@ -17,7 +17,7 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 256)]
 fn decode(bencher: Bencher) {
     let mut reader = MediaReader::new();
     let mut audio = Vec::with_capacity(FRAME_BYTES * 2);

@@ -113,6 +113,21 @@ pub struct MediaOver {
     pub status: CallStatus,
 }
 
+/// The phone that a caller was put through to is done, and the carrier asks what comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialOver {
+    /// The carrier's id of the caller's leg.
+    pub carrier_call: String,
+    /// The carrier's id of the account.
+    pub account: String,
+    /// How it went with the phone that was rung.
+    pub outcome: CallStatus,
+    /// The carrier's id of that phone's leg, if one was made.
+    pub leg: Option<String>,
+    /// Seconds that the two talked.
+    pub duration_s: Option<u32>,
+}
+
 /// Who rang whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {

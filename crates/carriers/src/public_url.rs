@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use url::Url;
+use url::{Position, Url};
 
 /// The public base URL, such as `https://offhook.example` or `https://user:word@example.com/phone`.
 ///
@@ -58,7 +58,7 @@ impl FromStr for PublicUrl {
 
 impl fmt::Debug for PublicUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.0.scheme(), self.0.host_str().unwrap_or_default(), self.0.path())
+        write!(f, "{}://{}", self.0.scheme(), &self.0[Position::BeforeHost..])
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
         let public: PublicUrl = "https://ada:word@offhook.example:8443/phone/".parse().unwrap();
         assert_eq!(public.page("/voice").as_str(), "https://ada:word@offhook.example:8443/phone/voice");
         assert_eq!(public.websocket("/media").as_str(), "wss://ada:word@offhook.example:8443/phone/media");
-        assert_eq!(format!("{public:?}"), "https://offhook.example/phone/");
+        assert_eq!(format!("{public:?}"), "https://offhook.example:8443/phone/");
         let local: PublicUrl = "http://127.0.0.1:8787".parse().unwrap();
         assert_eq!(local.websocket("/media").as_str(), "ws://127.0.0.1:8787/media");
     }

@@ -163,6 +163,19 @@ mod tests {
     }
 
     #[test]
+    fn repeated_empty_and_foreign_parameters_are_signed_as_the_official_library_does() {
+        // Computed with `RequestValidator` of the Python package twilio 9.13.0.
+        let form =
+            [("X", "b"), ("X", "a"), ("X", "b"), ("CallerName", "Zoë 😀"), ("CallSid", "CA1"), ("Empty", "")];
+        for (url, signature) in [
+            ("https://offhook.example/twilio/voice", "PZbE+5Qw4n3EjyeIskZD1FF2CiI="),
+            ("https://offhook.example:443/twilio/voice?who=a+b&x='%7E", "7OXggIwA1e6j5Szof3UgTkd5xno="),
+        ] {
+            assert_eq!(sign(TOKEN, url, &form), signature, "{url}");
+        }
+    }
+
+    #[test]
     fn a_url_has_four_forms_and_no_more() {
         assert_eq!(
             url_forms("https://ada:word@offhook.example/voice?who=a+b&x='%7E#ct=2000"),

@@ -3,8 +3,8 @@
 
 use super::signature::{made_by, url_forms};
 use crate::{
-    Address, AnsweredBy, CallStatus, Direction, MediaOver, PublicUrl, Ring, StatusReport, StreamChange,
-    StreamReport, Trouble,
+    Address, AnsweredBy, CallStatus, DialOver, Direction, MediaOver, PublicUrl, Ring, StatusReport,
+    StreamChange, StreamReport, Trouble,
 };
 use offhook_core::{Pii, Secret};
 use sha2::{Digest as _, Sha256};
@@ -240,6 +240,18 @@ impl<'a> Signed<'a> {
     pub fn media_over(&self) -> Result<MediaOver, WebhookError> {
         let status = self.value("CallStatus").and_then(call_status).unwrap_or(CallStatus::InProgress);
         Ok(MediaOver { carrier_call: self.id("CallSid")?, account: self.id("AccountSid")?, status })
+    }
+
+    /// The `action` of `<Dial>`: the phone that was rung is done, what next?
+    pub fn dial_over(&self) -> Result<DialOver, WebhookError> {
+        let outcome = self.value("DialCallStatus").ok_or(WebhookError::Missing("DialCallStatus"))?;
+        Ok(DialOver {
+            carrier_call: self.id("CallSid")?,
+            account: self.id("AccountSid")?,
+            outcome: call_status(outcome).ok_or(WebhookError::Unreadable("DialCallStatus"))?,
+            leg: self.value("DialCallSid").map(str::to_owned),
+            duration_s: self.value("DialCallDuration").and_then(|s| s.parse().ok()),
+        })
     }
 
     /// The body of a webhook that came as JSON.
@@ -514,6 +526,20 @@ mod tests {
         assert_eq!(over("CallSid=CA1&AccountSid=AC1&CallStatus=in-progress"), CallStatus::InProgress);
     }
 
+    #[test]
+    fn a_forwarded_caller_comes_back_with_the_outcome() {
+        let over = signed(
+            "CallSid=CA1&AccountSid=AC1&CallStatus=in-progress&DialCallStatus=no-answer&DialCallSid=CA2",
+        );
+        let over = over.dial_over().unwrap();
+        assert_eq!(
+            (over.outcome, over.leg.as_deref(), over.duration_s),
+            (CallStatus::NoAnswer, Some("CA2"), None)
+        );
+        let strange = signed("CallSid=CA1&AccountSid=AC1&CallStatus=in-progress");
+        assert_eq!(strange.dial_over().err(), Some(WebhookError::Missing("DialCallStatus")));
+    }
+
     proptest! {
         #[test]
         fn no_request_makes_it_panic(
@@ -537,7 +563,8 @@ mod tests {
         ) {
             let form = values.into_iter().map(|(name, value)| (PARAMETERS[name].into(), value.into())).collect();
             let signed = Signed { form, json: None, idempotency_token: None };
-            let _ = (signed.ring(), signed.trouble(), signed.status(), signed.stream(), signed.media_over());
+            let _ = (signed.ring(), signed.trouble(), signed.status(), signed.stream());
+            let _ = (signed.media_over(), signed.dial_over());
         }
     }
 
