@@ -1,1 +1,11 @@
-//! Under construction.
+//! The runtime: carriers' webhooks in, calls driven, everything recorded. What happens on a call is decided in
+//! `offhook_core::call`, what a carrier or provider says on the wire is known in their crates.
+
+pub mod abilities;
+pub mod agent;
+pub mod app;
+pub mod call;
+pub mod carrier;
+pub mod hooks;
+pub mod live;
+pub mod speech;

@@ -1,0 +1,48 @@
+//! Everything the server is made of, built once. It does not know routes.
+
+use crate::call::driver::Surroundings;
+use crate::speech::Phrasebook;
+use bytes::Bytes;
+use offhook_carriers::PublicUrl;
+use offhook_store::{Environment, Node, Store};
+use std::fmt;
+use std::sync::Arc;
+
+/// The server's parts.
+pub struct App {
+    /// The database.
+    pub store: Store,
+    /// Calls, recorder, live events.
+    pub around: Surroundings,
+    /// For carriers' REST interfaces.
+    pub http: reqwest::Client,
+    /// How the world reaches us.
+    pub public_url: PublicUrl,
+    /// Who we are among nodes.
+    pub node: Node,
+    /// Fixed sentences as audio.
+    pub phrases: Arc<Phrasebook>,
+    /// The apology that needs no provider: µ-law, 8 kHz.
+    pub canned_apology: Bytes,
+    /// The clock and chance.
+    pub environment: Arc<dyn Environment>,
+    /// Whether unsigned webhooks are refused. Only a test or a bench on loopback may say no.
+    pub checks_signatures: bool,
+    /// Renders the metrics.
+    pub metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("node", &self.node).field("public_url", &self.public_url).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// A random text that nobody can guess: 256 bits in hexadecimal.
+    pub fn ticket(&self) -> offhook_core::Secret<String> {
+        let mut bytes = [0; 32];
+        self.environment.fill(&mut bytes);
+        offhook_core::Secret::new(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    }
+}

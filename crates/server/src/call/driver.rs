@@ -1,0 +1,511 @@
+//! The loop of one call: waits for the next fact, lets the machine decide, carries its orders out, keeps the log.
+//! It decides nothing itself; it owns the machine, and everybody else talks to it by mail.
+
+use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
+use super::finish::{Ending, ToolUse, record};
+use super::recorder::Recorder;
+use super::registry::{Handle, Letter, MAILBOX, Onward, Registry, Whose};
+use crate::abilities::{Abilities, Used};
+use crate::carrier::CarrierControl;
+use crate::live::{Happening, Live, LiveEvent};
+use crate::speech::Speech;
+use offhook_core::call::log::{digest, summary};
+use offhook_core::call::{AskId, Call, CallPlan, CallTime, Command, EndedReason, Input, ReplyId, ToolId, TurnTiming};
+use offhook_core::entity::CallEvent;
+use offhook_core::{AgentId, ChatMessage, Pii, Secret, ToolSpec};
+use offhook_store::CallLease;
+use offhook_providers::{LlmEvent, LlmReply, LlmRequest, TokenUsage};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// The log is handed over after so many lines, or so long.
+const LOG_LINES: usize = 64;
+const LOG_EVERY: Duration = Duration::from_millis(500);
+/// Lines that may wait for a store that does not answer; then the log of this call is given up, the call goes on.
+const LOG_BACKLOG: usize = 20_000;
+/// When the carrier has not ended the call by itself, it is told by another way after this.
+const HANG_UP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the apology of a machine that broke may take.
+const LAST_APOLOGY: Duration = Duration::from_secs(6);
+
+/// What every driver of the node works with.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Where calls and tickets are found.
+    pub registry: Arc<Registry>,
+    /// Who writes to the store.
+    pub recorder: Recorder,
+    /// Who watches.
+    pub live: Live,
+}
+
+/// What one call is begun with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The right to drive it and to write its log.
+    pub lease: Arc<CallLease>,
+    /// When it began to ring, µs since 1970 UTC.
+    pub began_us: i64,
+    /// Who answers it.
+    pub agent: AgentId,
+    /// The carrier's id of it.
+    pub carrier_call: String,
+    /// What the carrier signs its requests about it with.
+    pub tokens: Vec<Secret<String>>,
+    /// The agent's providers.
+    pub speech: Arc<Speech>,
+    /// What the agent can do.
+    pub abilities: Abilities,
+    /// How the carrier is told things.
+    pub carrier: CarrierControl,
+}
+
+/// The machine a call begins or goes on with.
+#[derive(Debug)]
+pub enum Machine {
+    /// The phone rings.
+    New(Box<CallPlan>),
+    /// A node died; the call as it stood, and the next line of its log.
+    Resumed {
+        /// The machine.
+        call: Box<Call>,
+        /// The next line's number.
+        next_seq: u32,
+        /// How long ago the call began to ring.
+        age: Duration,
+    },
+}
+
+/// The driver of one call.
+struct Driver {
+    begin: Beginning,
+    around: Surroundings,
+    handle: Arc<Handle>,
+    call: Call,
+    /// When the call began to ring, by this node's clock.
+    rang_at: Instant,
+    orders: mpsc::Sender<Order>,
+    asks: Vec<Asking>,
+    tools: JoinSet<(ToolId, Used)>,
+    uses: Vec<ToolUse>,
+    /// Tools under way: turn and beginning, µs into the call.
+    using: Vec<(ToolId, u32, u64)>,
+    timings: Vec<TurnTiming>,
+    taken_over: bool,
+    tool_specs: Arc<[ToolSpec]>,
+    log: Vec<CallEvent>,
+    seq: u32,
+    log_since: Option<Instant>,
+    log_given_up: bool,
+    snapshot_due: bool,
+    answered: bool,
+    usage: Usage,
+    commands: Vec<Command>,
+}
+
+/// What a call has used.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// Tokens by model, in the plan's order.
+    pub tokens: Vec<(u8, TokenUsage)>,
+    /// Characters by voice, in the plan's order.
+    pub characters: Vec<(u8, u64)>,
+    /// Model requests begun, and thrown away before they were done.
+    pub asked: u32,
+    /// Of those.
+    pub cancelled: u32,
+}
+
+struct Asking {
+    ask: AskId,
+    provider: u8,
+    reply: LlmReply,
+    messages: Arc<[ChatMessage]>,
+    text: String,
+}
+
+enum Event {
+    Fact(Option<Input>),
+    Letter(Option<Letter>),
+    Model(usize, Option<LlmEvent>),
+    Tool(ToolId, Used),
+    Alarm,
+}
+
+/// Begins to drive a call. `Err`: it is driven already.
+pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result<Arc<Handle>, Arc<Handle>> {
+    let (mailbox, letters) = mpsc::channel(MAILBOX);
+    let whose = Whose {
+        id: begin.lease.call().clone(),
+        carrier_call: begin.carrier_call.clone(),
+        agent: begin.agent.clone(),
+        tokens: begin.tokens.clone(),
+    };
+    let handle = Arc::new(Handle::new(whose, mailbox));
+    around.registry.add(handle.clone())?;
+    let (facts_in, facts) = mpsc::channel(FACTS_QUEUE);
+    let (orders, orders_out) = mpsc::channel(ORDERS_QUEUE);
+    let pump = Pump::new(begin.speech.clone(), facts_in);
+    let span = tracing::info_span!("call", id = %begin.lease.call());
+    tokio::spawn(tracing::Instrument::instrument(pump.run(orders_out), span.clone()));
+
+    let mut commands = Vec::new();
+    let now = Instant::now();
+    let (call, rang_at, seq) = match machine {
+        Machine::New(plan) => (Call::start(*plan, &mut commands), now, 0),
+        Machine::Resumed { mut call, next_seq, age } => {
+            let rang_at = now.checked_sub(age).unwrap_or(now);
+            call.resume(CallTime::from_us(age.as_micros() as u64), &mut commands);
+            (*call, rang_at, next_seq)
+        }
+    };
+    let resumed = seq > 0;
+    let tool_specs = call.plan().abilities.iter().map(|a| a.spec.clone()).collect();
+    let mut driver = Driver {
+        answered: call.was_connected(),
+        begin,
+        around,
+        handle: handle.clone(),
+        call,
+        rang_at,
+        orders,
+        asks: Vec::new(),
+        tools: JoinSet::new(),
+        uses: Vec::new(),
+        using: Vec::new(),
+        timings: Vec::new(),
+        taken_over: false,
+        tool_specs,
+        log: Vec::new(),
+        seq,
+        log_since: None,
+        log_given_up: false,
+        snapshot_due: true,
+        usage: Usage::default(),
+        commands,
+    };
+    driver.note(if resumed { RESUMED } else { STARTED }.into());
+    driver.execute();
+    tokio::spawn(tracing::Instrument::instrument(driver.run(facts, letters), span));
+    Ok(handle)
+}
+
+/// The input of the log's first line.
+pub const STARTED: &str = "\"started\"";
+/// The input of a line where another node went on.
+pub const RESUMED: &str = "\"resumed\"";
+
+impl Driver {
+    async fn run(mut self, mut facts: mpsc::Receiver<Input>, mut letters: mpsc::Receiver<Letter>) {
+        let alarm = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(alarm);
+        let mut alarm_at = Instant::now();
+        while !self.call.is_finished() && !self.taken_over {
+            let deadline = self.call.deadline().map(|(at, _)| self.rang_at + Duration::from_micros(at.as_us()));
+            let log_due = self.log_since.map(|since| since + LOG_EVERY);
+            let due = [deadline, log_due].into_iter().flatten().min();
+            if let Some(at) = due
+                && at != alarm_at
+            {
+                alarm.as_mut().reset(at);
+                alarm_at = at;
+            }
+            let event = {
+                let Driver { asks, tools, .. } = &mut self;
+                tokio::select! {
+                    biased;
+                    letter = letters.recv() => Event::Letter(letter),
+                    fact = facts.recv() => Event::Fact(fact),
+                    (index, event) = next_from_models(asks) => Event::Model(index, event),
+                    Some(done) = tools.join_next() => match done {
+                        Ok((tool, used)) => Event::Tool(tool, used),
+                        // A tool that panicked answers nothing; its time runs out.
+                        Err(_) => continue,
+                    },
+                    () = &mut alarm, if due.is_some() => Event::Alarm,
+                }
+            };
+            match event {
+                Event::Letter(Some(Letter::Line(line))) => self.order(Order::Attach(line)),
+                Event::Letter(Some(Letter::Fact(fact))) => self.take(fact),
+                Event::Fact(Some(fact)) => self.take(fact),
+                Event::Model(index, event) => self.model(index, event),
+                Event::Tool(tool, used) => {
+                    let result = used.result.clone();
+                    self.used(tool, used);
+                    self.take(Input::ToolDone { tool, result: result.into_inner() });
+                }
+                Event::Alarm => {
+                    // So that an alarm for the same moment is set anew.
+                    alarm_at = self.rang_at;
+                    let now = Instant::now();
+                    if log_due.is_some_and(|at| at <= now) {
+                        self.hand_over_log();
+                    }
+                    if deadline.is_some_and(|at| at <= now) {
+                        self.take(Input::Tick);
+                    }
+                }
+                // The pump died; without it there is no call.
+                Event::Fact(None) => self.take(Input::HungUp { by_caller: false }),
+                Event::Letter(Some(Letter::TakenOver)) => self.taken_over = true,
+                Event::Letter(None) => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    fn used(&mut self, tool: ToolId, used: Used) {
+        if let Some(at) = self.using.iter().position(|(id, ..)| *id == tool) {
+            let (_, turn, from_us) = self.using.swap_remove(at);
+            self.uses.push(ToolUse { used, turn, from_us, to_us: self.now().as_us() });
+        }
+    }
+
+    fn now(&self) -> CallTime {
+        CallTime::from_us(self.rang_at.elapsed().as_micros() as u64)
+    }
+
+    /// Lets the machine handle a fact, and carries out what it orders.
+    fn take(&mut self, fact: Input) {
+        let at = self.now();
+        if fact == Input::Connected && !std::mem::replace(&mut self.answered, true) {
+            self.tell(Happening::Answered);
+            let at_us = self.begin.began_us.saturating_add(i64::try_from(at.as_us()).unwrap_or(i64::MAX));
+            self.around.recorder.answered(&self.begin.lease, at_us);
+        }
+        let logged = if self.log_given_up { String::new() } else { serde_json::to_string(&fact).unwrap_or_default() };
+        let Driver { call, commands, .. } = self;
+        if catch_unwind(AssertUnwindSafe(|| call.handle(at, fact, commands))).is_err() {
+            self.broken();
+            return;
+        }
+        self.note(logged);
+        self.execute();
+    }
+
+    /// The machine broke one of its own rules: the caller hears an apology and is not left hanging.
+    fn broken(&mut self) {
+        tracing::error!(call.id = %self.begin.lease.call(), "The call machine broke; the caller hears an apology and the call ends");
+        metrics::counter!("offhook_call_machine_broken_total").increment(1);
+        self.commands.clear();
+        self.asks.clear();
+        self.hand_over_log();
+        self.order(Order::Do(Command::PausePlayout));
+        self.order(Order::Do(Command::PlayCanned { reply: ReplyId(u32::MAX) }));
+        self.order(Order::Do(Command::ResumePlayout { reply: ReplyId(u32::MAX), from_ms: 0 }));
+        let (orders, handle) = (self.orders.clone(), self.handle.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_APOLOGY).await;
+            handle.set_onward(Onward::HangUp);
+            let _ = orders.send(Order::HangUp).await;
+        });
+        let mut commands = Vec::new();
+        let mut fresh = Call::start(self.call.plan().clone(), &mut commands);
+        commands.clear();
+        fresh.handle(CallTime::ZERO, Input::HungUp { by_caller: false }, &mut commands);
+        self.call = fresh;
+    }
+
+    fn note(&mut self, input: String) {
+        if self.log_given_up {
+            return;
+        }
+        self.log.push(CallEvent {
+            seq: self.seq,
+            at_us: self.now().as_us(),
+            input: Pii::new(input),
+            orders: summary(&self.commands),
+            digest: digest(&self.commands),
+        });
+        self.seq += 1;
+        self.log_since.get_or_insert_with(Instant::now);
+        if self.log.len() >= LOG_LINES {
+            self.hand_over_log();
+        }
+    }
+
+    fn hand_over_log(&mut self) {
+        self.log_since = None;
+        if self.log.is_empty() {
+            return;
+        }
+        let snapshot = std::mem::take(&mut self.snapshot_due)
+            .then(|| serde_json::to_string(&self.call).ok().map(|state| (self.seq.saturating_sub(1), state)))
+            .flatten();
+        match self.around.recorder.append(&self.begin.lease, std::mem::take(&mut self.log), snapshot) {
+            Ok(()) => {}
+            Err(lines) if lines.len() < LOG_BACKLOG => {
+                self.log = lines;
+                self.log_since = Some(Instant::now());
+            }
+            Err(_) => {
+                self.log_given_up = true;
+                tracing::error!(call.id = %self.begin.lease.call(), "The log of a call is given up: the store has not taken it; the call goes on");
+            }
+        }
+    }
+
+    fn order(&self, order: Order) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.orders.try_send(order) {
+            tracing::error!(call.id = %self.begin.lease.call(), "The pump of a call does not take orders any more");
+        }
+    }
+
+    fn tell(&self, what: Happening) {
+        let lease = &self.begin.lease;
+        let (workspace, call) = (lease.scope().workspace().clone(), lease.call().clone());
+        self.around.live.tell(LiveEvent { workspace, call, what });
+    }
+
+    /// Carries out the machine's orders.
+    fn execute(&mut self) {
+        let mut commands = std::mem::take(&mut self.commands);
+        for command in commands.drain(..) {
+            match command {
+                Command::Ask { ask, provider, messages } => self.ask(ask, provider, messages),
+                Command::CancelAsk { ask } => {
+                    let before = self.asks.len();
+                    self.asks.retain(|a| a.ask != ask);
+                    self.usage.cancelled += (before - self.asks.len()) as u32;
+                }
+                Command::RunTool { tool, name, arguments } => {
+                    self.tell(Happening::Tool { name: name.clone() });
+                    self.using.push((tool, self.timings.last().map_or(1, |t| t.turn + 1), self.now().as_us()));
+                    let use_it = self.begin.abilities.run(name, arguments);
+                    self.tools.spawn(async move { (tool, use_it.await) });
+                }
+                Command::HangUp => self.hang_up(Onward::HangUp),
+                Command::Forward { to } => self.hang_up(Onward::Forward(to)),
+                Command::Note(line) => self.tell(Happening::Line { line: Pii::new(line) }),
+                Command::Timed(timing) => {
+                    self.snapshot_due = true;
+                    self.timings.push(timing);
+                    let gap_ms = timing.playout.since_ms(timing.speech_end);
+                    metrics::histogram!("offhook_response_gap_seconds").record(f64::from(gap_ms) / 1_000.0);
+                    self.tell(Happening::Timed { timing });
+                }
+                Command::Speak { voice, ref text, .. } => {
+                    let characters = text.chars().count() as u64;
+                    match self.usage.characters.iter_mut().find(|(v, _)| *v == voice) {
+                        Some((_, sum)) => *sum += characters,
+                        None => self.usage.characters.push((voice, characters)),
+                    }
+                    self.order(Order::Do(command));
+                }
+                audio => self.order(Order::Do(audio)),
+            }
+        }
+        self.commands = commands;
+    }
+
+    fn ask(&mut self, ask: AskId, provider: u8, messages: Arc<[ChatMessage]>) {
+        let Some(llm) = self.begin.speech.llm.get(usize::from(provider)) else { return };
+        let reply = llm.ask(LlmRequest {
+            messages: messages.clone(),
+            tools: self.tool_specs.clone(),
+            max_tokens: self.begin.speech.max_tokens,
+            temperature_centi: self.begin.speech.temperature_centi,
+        });
+        self.usage.asked += 1;
+        self.asks.push(Asking { ask, provider, reply, messages, text: String::new() });
+    }
+
+    fn model(&mut self, index: usize, event: Option<LlmEvent>) {
+        let asking = &mut self.asks[index];
+        let ask = asking.ask;
+        match event {
+            Some(LlmEvent::Token(text)) => {
+                asking.text.push_str(&text);
+                self.take(Input::Token { ask, text });
+            }
+            Some(LlmEvent::Tool(request)) => self.take(Input::Tool { ask, request }),
+            Some(LlmEvent::Done { usage, .. }) => {
+                let done = self.asks.swap_remove(index);
+                if let Some(usage) = usage {
+                    self.usage.tokens.push((done.provider, usage));
+                }
+                let mut said = done.messages.to_vec();
+                said.push(ChatMessage::Agent { text: done.text, tools: Vec::new() });
+                self.order(Order::Context(said.into()));
+                self.take(Input::AskDone { ask });
+            }
+            Some(LlmEvent::Failed(error)) => {
+                tracing::warn!(call.id = %self.begin.lease.call(), %error, "Model failed");
+                self.asks.swap_remove(index);
+                self.take(Input::AskFailed { ask, may_pass: error.cause.may_pass() });
+            }
+            None => {
+                self.asks.swap_remove(index);
+                self.take(Input::AskFailed { ask, may_pass: true });
+            }
+        }
+    }
+
+    /// Lets go of the media socket: the carrier then asks what comes next. If it does not, it is told.
+    fn hang_up(&self, onward: Onward) {
+        self.handle.set_onward(onward.clone());
+        self.order(Order::HangUp);
+        let (registry, handle) = (self.around.registry.clone(), self.handle.clone());
+        let carrier = self.begin.carrier.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(HANG_UP_PATIENCE).await;
+            if registry.find(&handle.carrier_call).is_some()
+                && let Err(error) = carrier.end(&handle.carrier_call, &onward).await
+            {
+                tracing::warn!(call.id = %handle.id, %error, "The carrier was told to end a call and did not");
+            }
+        });
+    }
+
+    async fn finish(mut self) {
+        self.around.registry.remove(&self.begin.carrier_call);
+        if self.taken_over {
+            return;
+        }
+        self.hand_over_log();
+        let reason = self.call.ended().unwrap_or(EndedReason::CarrierHungUp);
+        self.tell(Happening::Ended { reason });
+        let lasted_ms = self.now().as_ms();
+        tracing::info!(
+            call.id = %self.begin.lease.call(),
+            reason = ?reason,
+            lasted_ms,
+            asked = self.usage.asked,
+            thrown_away = self.usage.cancelled,
+            "Call ended"
+        );
+        metrics::counter!("offhook_calls_ended_total", "reason" => super::finish::word(reason)).increment(1);
+        metrics::counter!("offhook_model_requests_total").increment(u64::from(self.usage.asked));
+        metrics::counter!("offhook_model_requests_thrown_away_total").increment(u64::from(self.usage.cancelled));
+        let finished = record(Ending {
+            began_us: self.begin.began_us,
+            lasted_ms,
+            reason,
+            lines: self.call.transcript(),
+            timings: std::mem::take(&mut self.timings),
+            uses: std::mem::take(&mut self.uses),
+            usage: &self.usage,
+            speech: &self.begin.speech,
+        });
+        self.around.recorder.finish(&self.begin.lease, finished).await;
+    }
+}
+
+async fn next_from_models(asks: &mut [Asking]) -> (usize, Option<LlmEvent>) {
+    poll_fn(|cx| {
+        for (index, asking) in asks.iter_mut().enumerate() {
+            if let Poll::Ready(event) = asking.reply.events.poll_recv(cx) {
+                return Poll::Ready((index, event));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

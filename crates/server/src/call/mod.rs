@@ -1,0 +1,10 @@
+//! One phone call at run time: planned, driven, pumped, recorded. What is decided on it is decided in `offhook_core::call`.
+
+pub mod driver;
+pub mod finish;
+pub mod line;
+pub mod plan;
+mod playout;
+mod pump;
+pub mod recorder;
+pub mod registry;

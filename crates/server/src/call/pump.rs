@@ -1,0 +1,576 @@
+//! The audio of one call: caller to recogniser, voices to caller, every 20 ms. It tells the machine facts about audio
+//! and carries out its orders; it decides nothing, and no slow decision delays it.
+
+use super::line::{Line, LineEvent, Lost};
+use super::playout::{Mark, Outgoing, Playout};
+use crate::speech::{Speech, Spoken};
+use bytes::{Bytes, BytesMut};
+use offhook_core::ChatMessage;
+use offhook_core::call::{Anchor, Command, Input, ReplyId, SttId};
+use offhook_media::dtmf::{self, Keying};
+use offhook_media::g711::Law;
+use offhook_media::resample::Resampler;
+use offhook_media::vad::{Settings, Vad, VadEvent};
+use offhook_providers::{AudioFormat, SttCommand, SttEvent, SttOptions, SttSession, TtsCommand, TtsEvent, TtsOptions, TtsSession};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::sync::mpsc;
+
+/// Facts that may wait for the driver. It takes them in microseconds; when so many wait it is dead.
+pub const FACTS_QUEUE: usize = 2_048;
+/// Orders that may wait for the pump.
+pub const ORDERS_QUEUE: usize = 512;
+/// How often the progress of a voice is told, in ms of its audio.
+const PROGRESS_MS: u32 = 500;
+/// Audio for the recogniser is taken from blocks of this size.
+const BLOCK_BYTES: usize = 8 * 1024;
+
+/// What the pump is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Carry out a command of the machine that concerns audio.
+    Do(Command),
+    /// The media socket is up, for the first time or again.
+    Attach(Box<Line>),
+    /// What has been said, for recognisers that listen with a grammar.
+    Context(Arc<[ChatMessage]>),
+    /// Take leave of the carrier.
+    HangUp,
+}
+
+/// The pump of one call.
+pub struct Pump {
+    speech: Arc<Speech>,
+    facts: mpsc::Sender<Input>,
+    line: Option<Box<Line>>,
+    ear: Ear,
+    voices: Vec<Voice>,
+    playout: Playout,
+    /// Fixed sentences being spoken for the first time, to be kept.
+    learning: Vec<Learning>,
+    told: Vec<Told>,
+}
+
+struct Ear {
+    stt: Option<(SttId, SttSession, AudioFormat)>,
+    vad: Vad,
+    vad_events: Vec<VadEvent>,
+    /// Audio since the pump began, in samples.
+    samples: u64,
+    pcm: Vec<i16>,
+    wide: Vec<i16>,
+    resampler: Option<Resampler>,
+    block: BytesMut,
+    overflowed: u64,
+}
+
+struct Voice {
+    index: u8,
+    session: TtsSession,
+    format: AudioFormat,
+    /// Audio of another rate is brought to the line's, reply by reply.
+    resampler: Option<(ReplyId, Resampler)>,
+    pcm: Vec<i16>,
+    narrow: Vec<i16>,
+    mulaw: Vec<u8>,
+    alive: bool,
+}
+
+/// What the machine was told of a reply's synthesis.
+struct Told {
+    reply: ReplyId,
+    /// Who speaks it; `None`: its audio was at hand.
+    voice: Option<u8>,
+    /// Progress up to here, in ms.
+    ms: u32,
+}
+
+struct Learning {
+    reply: ReplyId,
+    voice: u8,
+    text: String,
+    mulaw: Vec<u8>,
+    anchors: Vec<Anchor>,
+}
+
+enum Event {
+    Order(Option<Order>),
+    Line(LineEvent),
+    Voice(usize, Option<TtsEvent>),
+    Stt(Option<SttEvent>),
+}
+
+impl Pump {
+    /// A pump without a line yet.
+    pub fn new(speech: Arc<Speech>, facts: mpsc::Sender<Input>) -> Self {
+        let ear = Ear {
+            stt: None,
+            vad: Vad::new(Settings::default()),
+            vad_events: Vec::new(),
+            samples: 0,
+            pcm: Vec::new(),
+            wide: Vec::new(),
+            resampler: None,
+            block: BytesMut::new(),
+            overflowed: 0,
+        };
+        Pump {
+            speech,
+            facts,
+            line: None,
+            ear,
+            voices: Vec::new(),
+            playout: Playout::default(),
+            learning: Vec::new(),
+            told: Vec::new(),
+        }
+    }
+
+    /// Runs until the driver lets go of it.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            let event = {
+                let Pump { line, voices, ear, .. } = &mut self;
+                tokio::select! {
+                    biased;
+                    order = orders.recv() => Event::Order(order),
+                    event = next_from_line(line) => Event::Line(event),
+                    (index, event) = next_from_voices(voices) => Event::Voice(index, event),
+                    event = next_from_stt(&mut ear.stt) => Event::Stt(event),
+                }
+            };
+            match event {
+                Event::Order(None) => break,
+                Event::Order(Some(Order::HangUp)) => {
+                    if let Some(line) = self.line.take() {
+                        line.close().await;
+                    }
+                }
+                Event::Order(Some(order)) => {
+                    if self.obey(order).await.is_err() {
+                        self.lost();
+                    }
+                    // Orders come in bunches; what they lead to is sent once.
+                    while let Ok(order) = orders.try_recv() {
+                        if matches!(order, Order::HangUp) {
+                            if let Some(line) = self.line.take() {
+                                line.close().await;
+                            }
+                        } else if self.obey(order).await.is_err() {
+                            self.lost();
+                        }
+                    }
+                }
+                Event::Line(event) => self.hear(event),
+                Event::Voice(index, event) => self.voiced(index, event),
+                Event::Stt(event) => self.understood(event),
+            }
+            if self.send().await.is_err() {
+                self.lost();
+            }
+        }
+        if let Some(line) = self.line.take() {
+            line.close().await;
+        }
+    }
+
+    fn tell(&self, fact: Input) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.facts.try_send(fact) {
+            tracing::error!("The driver of a call does not take facts any more");
+        }
+    }
+
+    fn lost(&mut self) {
+        if self.line.take().is_some() {
+            tracing::warn!("Media socket lost");
+            self.tell(Input::MediaLost);
+        }
+    }
+
+    // ---- towards the caller ------------------------------------------------------------------------------------
+
+    /// Sends whatever may be played and has not been sent.
+    async fn send(&mut self) -> Result<(), Lost> {
+        let Some(line) = &mut self.line else { return Ok(()) };
+        while let Some(next) = self.playout.next() {
+            match next {
+                Outgoing::Audio(audio) => line.play(audio).await?,
+                Outgoing::Mark(mark) => line.mark(&mark.name()).await?,
+            }
+        }
+        line.flush().await
+    }
+
+    async fn obey(&mut self, order: Order) -> Result<(), Lost> {
+        let command = match order {
+            Order::Do(command) => command,
+            Order::Attach(line) => {
+                self.line = Some(line);
+                self.playout.reconnected();
+                self.tell(Input::Connected);
+                return Ok(());
+            }
+            Order::Context(messages) => {
+                if let Some((_, session, _)) = &self.ear.stt {
+                    let _ = session.commands.try_send(SttCommand::Context(messages));
+                }
+                return Ok(());
+            }
+            Order::HangUp => return Ok(()),
+        };
+        match command {
+            Command::OpenStt { stt, provider } => self.open_stt(stt, provider),
+            Command::Finalize { stt } => {
+                if let Some((id, session, _)) = &self.ear.stt
+                    && *id == stt
+                {
+                    let _ = session.commands.try_send(SttCommand::Finalize);
+                }
+            }
+            Command::OpenTts { voice } => self.open_voice(voice),
+            Command::Speak { reply, voice, text, fixed } => self.speak(reply, voice, text, fixed),
+            Command::FinishReply { reply } => self.tell_voice(reply, TtsCommand::Finish { context: reply.0 }),
+            Command::Play { reply } => self.playout.play(reply),
+            Command::PausePlayout => {
+                if self.playout.pause() {
+                    self.clear().await?;
+                }
+            }
+            Command::ResumePlayout { reply, from_ms } => self.playout.resume(reply, from_ms),
+            Command::CancelReply { reply } => {
+                self.tell_voice(reply, TtsCommand::Cancel { context: reply.0 });
+                self.learning.retain(|l| l.reply != reply);
+                self.told.retain(|t| t.reply != reply);
+                if self.playout.cancel(reply) {
+                    self.clear().await?;
+                }
+            }
+            Command::PlayCanned { reply } => {
+                self.playout.begin(reply);
+                self.told.push(Told { reply, voice: None, ms: 0 });
+                let audio = self.speech.canned_apology.clone();
+                self.add_audio(reply, &audio);
+                self.complete(reply);
+                self.playout.play(reply);
+            }
+            Command::SendDtmf { digits } => self.send_keys(&digits).await?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn clear(&mut self) -> Result<(), Lost> {
+        match &mut self.line {
+            Some(line) => line.clear().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send_keys(&mut self, digits: &str) -> Result<(), Lost> {
+        let Some(line) = &mut self.line else { return Ok(()) };
+        match dtmf::tones(digits, Keying::default()) {
+            Ok(pcm) => {
+                let mut mulaw = Vec::with_capacity(pcm.len());
+                Law::Mu.encode(&pcm, &mut mulaw);
+                line.play(&mulaw).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Keys were not sent");
+                Ok(())
+            }
+        }
+    }
+
+    fn open_voice(&mut self, index: u8) {
+        let Some(tts) = self.speech.tts.get(usize::from(index)) else { return };
+        let session = tts.open(TtsOptions { language: self.speech.language.clone() });
+        let voice = Voice {
+            index,
+            session,
+            format: tts.format(),
+            resampler: None,
+            pcm: Vec::new(),
+            narrow: Vec::new(),
+            mulaw: Vec::new(),
+            alive: true,
+        };
+        self.voices.retain(|v| v.index != index);
+        self.voices.push(voice);
+    }
+
+    fn speak(&mut self, reply: ReplyId, index: u8, text: String, fixed: bool) {
+        self.playout.begin(reply);
+        if self.told.iter().all(|t| t.reply != reply) {
+            self.told.push(Told { reply, voice: Some(index), ms: 0 });
+        }
+        if fixed
+            && let Some(key) = self.speech.voice_keys.get(usize::from(index))
+            && let Some(spoken) = self.speech.phrases.find(key, &text)
+        {
+            self.told.iter_mut().filter(|t| t.reply == reply).for_each(|t| t.voice = None);
+            self.add_audio(reply, &spoken.mulaw);
+            if !spoken.anchors.is_empty() {
+                self.tell(Input::Aligned { reply, anchors: spoken.anchors.clone() });
+            }
+            self.complete(reply);
+            return;
+        }
+        if self.voices.iter().all(|v| v.index != index || !v.alive) {
+            self.open_voice(index);
+        }
+        if fixed {
+            let text = text.clone();
+            self.learning.push(Learning { reply, voice: index, text, mulaw: Vec::new(), anchors: Vec::new() });
+        }
+        self.tell_voice(reply, TtsCommand::Speak { context: reply.0, text });
+    }
+
+    /// Tells the voice that speaks a reply.
+    fn tell_voice(&mut self, reply: ReplyId, command: TtsCommand) {
+        let Some(index) = self.told.iter().find(|t| t.reply == reply).and_then(|t| t.voice) else { return };
+        let voice = self.voices.iter().find(|v| v.index == index && v.alive);
+        if voice.is_some_and(|v| v.session.commands.try_send(command).is_err()) {
+            self.voice_died(index, true);
+        }
+    }
+
+    /// A voice has made something, or died.
+    fn voiced(&mut self, at: usize, event: Option<TtsEvent>) {
+        let Some(voice) = self.voices.get_mut(at) else { return };
+        let index = voice.index;
+        match event {
+            Some(TtsEvent::Opened) => {}
+            Some(TtsEvent::Audio { context, audio }) => {
+                let reply = ReplyId(context);
+                let mut converted = std::mem::take(&mut voice.mulaw);
+                let mulaw = voice.to_line(reply, &audio, &mut converted);
+                self.add_audio(reply, mulaw);
+                if let Some(voice) = self.voices.get_mut(at) {
+                    voice.mulaw = converted;
+                }
+            }
+            Some(TtsEvent::Aligned { context, anchors }) => {
+                let reply = ReplyId(context);
+                if let Some(learning) = self.learning.iter_mut().find(|l| l.reply == reply) {
+                    learning.anchors.extend_from_slice(&anchors);
+                }
+                self.tell(Input::Aligned { reply, anchors });
+            }
+            Some(TtsEvent::Done { context }) => {
+                let reply = ReplyId(context);
+                let mut converted = Vec::new();
+                voice.rest(reply, &mut converted);
+                self.add_audio(reply, &converted);
+                self.learn(reply);
+                self.complete(reply);
+            }
+            Some(TtsEvent::Failed { context: _, error }) => {
+                tracing::warn!(%error, "Voice failed");
+                self.voice_died(index, error.cause.may_pass());
+            }
+            None => self.voice_died(index, true),
+        }
+    }
+
+    fn voice_died(&mut self, index: u8, may_pass: bool) {
+        if let Some(voice) = self.voices.iter_mut().find(|v| v.index == index && v.alive) {
+            voice.alive = false;
+            self.learning.retain(|l| l.voice != index);
+            self.tell(Input::TtsFailed { voice: index, may_pass });
+        }
+    }
+
+    fn add_audio(&mut self, reply: ReplyId, mulaw: &[u8]) {
+        if mulaw.is_empty() {
+            return;
+        }
+        if let Some(learning) = self.learning.iter_mut().find(|l| l.reply == reply) {
+            learning.mulaw.extend_from_slice(mulaw);
+        }
+        let Some(ms) = self.playout.audio(reply, mulaw) else { return };
+        let Some(told) = self.told.iter_mut().find(|t| t.reply == reply) else { return };
+        if told.ms == 0 || ms >= told.ms.saturating_add(PROGRESS_MS) {
+            told.ms = ms;
+            self.tell(Input::Synthesized { reply, ms, done: false });
+        }
+    }
+
+    fn complete(&mut self, reply: ReplyId) {
+        if let Some(ms) = self.playout.complete(reply) {
+            self.tell(Input::Synthesized { reply, ms, done: true });
+        }
+    }
+
+    /// Keeps a sentence that was spoken whole, if it is one that will be said again.
+    fn learn(&mut self, reply: ReplyId) {
+        let Some(at) = self.learning.iter().position(|l| l.reply == reply) else { return };
+        let learned = self.learning.remove(at);
+        if let Some(key) = self.speech.voice_keys.get(usize::from(learned.voice)) {
+            let spoken = Spoken { mulaw: Bytes::from(learned.mulaw), anchors: learned.anchors };
+            self.speech.phrases.keep(key, &learned.text, spoken);
+        }
+    }
+
+    // ---- from the caller ---------------------------------------------------------------------------------------
+
+    fn hear(&mut self, event: LineEvent) {
+        match event {
+            LineEvent::Audio => {
+                let Some(line) = &self.line else { return };
+                self.ear.hear(line.audio());
+                for event in std::mem::take(&mut self.ear.vad_events) {
+                    self.tell(match event {
+                        VadEvent::SpeechStarted { .. } => Input::SpeechStarted,
+                        VadEvent::SpeechStopped { at_ms } => {
+                            Input::SpeechStopped { silence_ms: (self.ear.samples / 8).saturating_sub(at_ms) as u32 }
+                        }
+                    });
+                }
+            }
+            LineEvent::Mark(name) => {
+                let Some(mark) = Mark::read(&name).and_then(|m| self.playout.marked(m)) else { return };
+                if mark.done {
+                    self.told.retain(|t| t.reply != mark.reply);
+                }
+                self.tell(Input::Played { reply: mark.reply, ms: mark.ms, done: mark.done });
+            }
+            LineEvent::Key(digit) => self.tell(Input::Dtmf { digit }),
+            LineEvent::Stopped => {
+                self.line = None;
+                self.tell(Input::HungUp { by_caller: true });
+            }
+            LineEvent::Lost => self.lost(),
+        }
+    }
+
+    fn open_stt(&mut self, id: SttId, provider: u8) {
+        let Some(stt) = self.speech.stt.get(usize::from(provider)) else { return };
+        let session = stt.open(SttOptions {
+            language: self.speech.language.clone(),
+            keywords: self.speech.keywords.clone(),
+            endpointing_ms: self.speech.endpointing_ms,
+        });
+        let format = stt.format();
+        self.ear.resampler = match format {
+            AudioFormat::Linear16 { rate_hz } => Resampler::new(offhook_media::LINE_RATE_HZ, rate_hz).ok(),
+            AudioFormat::Mulaw => None,
+        };
+        self.ear.stt = Some((id, session, format));
+    }
+
+    fn understood(&mut self, event: Option<SttEvent>) {
+        let Some((stt, ..)) = &self.ear.stt else { return };
+        let stt = *stt;
+        let fact = match event {
+            Some(SttEvent::Opened) => Input::SttOpened { stt },
+            Some(SttEvent::Interim { text, end_ms, .. }) => Input::Interim { stt, text, end_ms },
+            Some(SttEvent::Final { text, end_ms, utterance_end, .. }) => Input::Final { stt, text, end_ms, utterance_end },
+            Some(SttEvent::UtteranceEnd) => Input::UtteranceEnd { stt },
+            Some(SttEvent::EagerEnd { text }) => Input::EagerEnd { stt, text },
+            Some(SttEvent::Resumed) => return,
+            Some(SttEvent::Failed(error)) => {
+                tracing::warn!(%error, "Recogniser failed");
+                self.ear.stt = None;
+                Input::SttFailed { stt, may_pass: error.cause.may_pass() }
+            }
+            None => {
+                self.ear.stt = None;
+                Input::SttFailed { stt, may_pass: true }
+            }
+        };
+        self.tell(fact);
+    }
+}
+
+impl Ear {
+    fn hear(&mut self, mulaw: &[u8]) {
+        self.pcm.clear();
+        Law::Mu.decode(mulaw, &mut self.pcm);
+        self.samples += self.pcm.len() as u64;
+        self.vad.push(&self.pcm, &mut self.vad_events);
+        let Some((_, session, format)) = &self.stt else { return };
+        if self.block.capacity() < mulaw.len() * 4 {
+            self.block.reserve(BLOCK_BYTES);
+        }
+        match (format, &mut self.resampler) {
+            (AudioFormat::Mulaw, _) => self.block.extend_from_slice(mulaw),
+            (AudioFormat::Linear16 { .. }, resampler) => {
+                let pcm = match resampler {
+                    Some(resampler) => {
+                        self.wide.clear();
+                        resampler.push(&self.pcm, &mut self.wide);
+                        &self.wide
+                    }
+                    None => &self.pcm,
+                };
+                pcm.iter().for_each(|sample| self.block.extend_from_slice(&sample.to_le_bytes()));
+            }
+        }
+        let audio = self.block.split().freeze();
+        if !audio.is_empty() && session.commands.try_send(SttCommand::Audio(audio)).is_err() {
+            self.overflowed += 1;
+            if self.overflowed.is_power_of_two() {
+                tracing::warn!(frames = self.overflowed, "The recogniser does not take audio fast enough");
+            }
+        }
+    }
+}
+
+impl Voice {
+    /// A voice's audio as the line wants it.
+    fn to_line<'a>(&mut self, reply: ReplyId, audio: &'a [u8], mulaw: &'a mut Vec<u8>) -> &'a [u8] {
+        let AudioFormat::Linear16 { rate_hz } = self.format else { return audio };
+        self.pcm.clear();
+        self.pcm.extend(audio.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])));
+        mulaw.clear();
+        if rate_hz == offhook_media::LINE_RATE_HZ {
+            Law::Mu.encode(&self.pcm, mulaw);
+            return mulaw;
+        }
+        if self.resampler.as_ref().is_none_or(|(of, _)| *of != reply) {
+            self.resampler = Resampler::new(rate_hz, offhook_media::LINE_RATE_HZ).ok().map(|r| (reply, r));
+        }
+        self.narrow.clear();
+        if let Some((_, resampler)) = &mut self.resampler {
+            resampler.push(&self.pcm, &mut self.narrow);
+        }
+        Law::Mu.encode(&self.narrow, mulaw);
+        mulaw
+    }
+
+    /// What the resampler still holds of a reply.
+    fn rest(&mut self, reply: ReplyId, mulaw: &mut Vec<u8>) {
+        if let Some((_, mut resampler)) = self.resampler.take_if(|(of, _)| *of == reply) {
+            self.narrow.clear();
+            resampler.flush(&mut self.narrow);
+            Law::Mu.encode(&self.narrow, mulaw);
+        }
+    }
+}
+
+async fn next_from_line(line: &mut Option<Box<Line>>) -> LineEvent {
+    match line {
+        Some(line) => line.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_from_stt(stt: &mut Option<(SttId, SttSession, AudioFormat)>) -> Option<SttEvent> {
+    match stt {
+        Some((_, session, _)) => session.events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_from_voices(voices: &mut [Voice]) -> (usize, Option<TtsEvent>) {
+    poll_fn(|cx| {
+        for (index, voice) in voices.iter_mut().enumerate().filter(|(_, v)| v.alive) {
+            if let Poll::Ready(event) = voice.session.events.poll_recv(cx) {
+                return Poll::Ready((index, event));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,138 @@
+//! Writes what calls leave behind, off the audio path: logs in batches, answers, ends. It does not know what a call does.
+
+use super::registry::{Letter, Registry};
+use offhook_core::entity::{CallEvent, CallSnapshot};
+use offhook_core::{ConversationId, Pii};
+use offhook_store::{CallLease, FinishedCall, LogBatch, Store, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Work that may wait for the store; more is kept by the calls themselves.
+const QUEUE: usize = 4_096;
+/// Pieces of work that are written together.
+const BATCH: usize = 256;
+/// Between two attempts at a store that does not answer.
+const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
+
+/// The way to the recorder. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    work: mpsc::Sender<Work>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Append { lease: Arc<CallLease>, events: Vec<CallEvent>, snapshot: Option<CallSnapshot> },
+    Answered { lease: Arc<CallLease>, at_us: i64 },
+    Finish { lease: Arc<CallLease>, finished: Box<FinishedCall> },
+}
+
+impl Recorder {
+    /// Starts the recorder. It ends when every way to it is gone and all is written.
+    pub fn start(store: Store, registry: Arc<Registry>) -> (Recorder, tokio::task::JoinHandle<()>) {
+        let (work, waiting) = mpsc::channel(QUEUE);
+        (Recorder { work }, tokio::spawn(run(store, registry, waiting)))
+    }
+
+    /// Appends to a call's log. `Err`: the queue is full, the events come back.
+    pub fn append(
+        &self,
+        lease: &Arc<CallLease>,
+        events: Vec<CallEvent>,
+        snapshot: Option<(u32, String)>,
+    ) -> Result<(), Vec<CallEvent>> {
+        let snapshot = snapshot.map(|(seq, state)| CallSnapshot { seq, state: Pii::new(state) });
+        self.work.try_send(Work::Append { lease: lease.clone(), events, snapshot }).map_err(|error| {
+            match error.into_inner() {
+                Work::Append { events, .. } => events,
+                _ => Vec::new(),
+            }
+        })
+    }
+
+    /// Notes that a call was answered.
+    pub fn answered(&self, lease: &Arc<CallLease>, at_us: i64) {
+        if self.work.try_send(Work::Answered { lease: lease.clone(), at_us }).is_err() {
+            tracing::warn!(call.id = %lease.call(), "That a call was answered is not written down: the store is behind");
+        }
+    }
+
+    /// Ends a call's record. Waits for a place in the queue.
+    pub async fn finish(&self, lease: &Arc<CallLease>, finished: FinishedCall) {
+        let _ = self.work.send(Work::Finish { lease: lease.clone(), finished: Box::new(finished) }).await;
+    }
+}
+
+/// Does it again for as long as the store is only busy or away: nothing is lost, and calls do not wait for it.
+macro_rules! patiently {
+    ($what:literal, $attempt:expr) => {{
+        let mut pause = AGAIN;
+        loop {
+            match $attempt.await {
+                Err(error) if error.is_transient() => pause = rest($what, &error, pause).await,
+                other => break other,
+            }
+        }
+    }};
+}
+
+async fn run(store: Store, registry: Arc<Registry>, mut waiting: mpsc::Receiver<Work>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        write(&store, &registry, &mut batch).await;
+        batch.clear();
+    }
+}
+
+/// Writes a batch: all its log lines at once, then the rest in order.
+async fn write(store: &Store, registry: &Registry, batch: &mut Vec<Work>) {
+    let logs: Vec<LogBatch<'_>> = (batch.iter())
+        .filter_map(|work| match work {
+            Work::Append { lease, events, .. } => Some(LogBatch { lease, events }),
+            _ => None,
+        })
+        .collect();
+    if !logs.is_empty() {
+        let refused = patiently!("the log", store.append_events(&logs)).unwrap_or_default();
+        for call in refused {
+            let_go(registry, &call);
+        }
+    }
+    for work in batch.iter() {
+        let (lease, done) = match work {
+            Work::Append { snapshot: None, .. } => continue,
+            Work::Append { lease, snapshot: Some(snapshot), .. } => {
+                (lease, patiently!("a snapshot", store.save_snapshot(lease, snapshot)))
+            }
+            Work::Answered { lease, at_us } => {
+                (lease, patiently!("an answer", store.call_answered(lease, *at_us)))
+            }
+            Work::Finish { lease, finished } => {
+                (lease, patiently!("a call's end", store.finish_call(lease, finished)).map(drop))
+            }
+        };
+        match done {
+            // Over already: a snapshot or an answer that came late.
+            Ok(()) | Err(StoreError::Ended { .. }) => {}
+            Err(StoreError::Conflict { .. }) => let_go(registry, lease.call()),
+            Err(error) => tracing::error!(call.id = %lease.call(), %error, "A call's record could not be written"),
+        }
+    }
+}
+
+fn let_go(registry: &Registry, call: &ConversationId) {
+    tracing::warn!(call.id = %call, "Another node drives a call of ours: letting go of it");
+    if let Some(handle) = registry.by_id(call) {
+        handle.tell(Letter::TakenOver);
+    }
+}
+
+/// Says that the store does not take something, rests, and gives the length of the next rest.
+async fn rest(what: &str, error: &StoreError, pause: Duration) -> Duration {
+    tracing::error!(%error, "The store does not take {what}; trying again");
+    metrics::counter!("offhook_store_retries_total").increment(1);
+    tokio::time::sleep(pause).await;
+    (pause * 2).min(AGAIN_AT_MOST)
+}
