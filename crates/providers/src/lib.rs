@@ -6,12 +6,29 @@
 //! Adapters never retry: who is asked next is decided by the call.
 
 use bytes::Bytes;
-use offhook_core::{ChatMessage, Language, ToolRequest, ToolSpec};
+use offhook_core::call::Anchor;
+use offhook_core::{ChatMessage, Language, Secret, ToolRequest, ToolSpec};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+#[doc(hidden)]
+pub mod bench;
+mod cartesia;
+mod contexts;
+mod deepgram;
+mod elevenlabs;
+mod http;
+mod json;
 pub mod offline;
+mod openai;
+mod refusal;
+mod settings;
+pub mod sse;
+mod ws;
+
+pub use settings::{Connection, ProviderSettings, SettingsError, check, llm, stt, tts};
 
 /// How many commands or events of one session may wait before the sender has to.
 pub const SESSION_QUEUE: usize = 256;
@@ -34,7 +51,9 @@ pub struct Endpoint {
     /// Without a trailing slash; `ws`/`wss` are derived from `http`/`https`.
     pub base_url: String,
     /// The key; empty where the server needs none.
-    pub key: offhook_core::Secret<String>,
+    pub key: Secret<String>,
+    /// Headers beside those the provider asks for, such as a proxy's.
+    pub headers: BTreeMap<String, String>,
     /// TCP and TLS, upgrade included.
     pub connect_timeout: Duration,
     /// From the request to the first byte of an answer.
@@ -252,7 +271,8 @@ pub struct TtsSession {
     pub events: mpsc::Receiver<TtsEvent>,
 }
 
-/// What a voice is told while it runs. A context is one reply of the agent; its pieces are joined verbatim.
+/// What a voice is told while it runs. A context is one reply of the agent; its pieces are joined verbatim. A context that
+/// was cancelled or is done is dead: its number is not used again, and commands for it are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TtsCommand {
     /// The next clause of a context. Spaces between clauses are kept in the text.
@@ -292,7 +312,7 @@ pub enum TtsEvent {
         /// Which reply.
         context: u32,
         /// Moments in ascending order.
-        anchors: Vec<offhook_core::call::Anchor>,
+        anchors: Vec<Anchor>,
     },
     /// All text of a finished context has been delivered as audio.
     Done {

@@ -1,0 +1,5 @@
+//! What one provider message costs to read.
+
+fn main() {
+    divan::main();
+}

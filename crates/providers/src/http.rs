@@ -1,0 +1,128 @@
+//! The one HTTP client and the one TLS configuration of the process, and how an answer is waited for.
+//! It does not know what is asked or answered.
+
+use crate::refusal::by_status;
+use crate::{Cause, Endpoint, ProviderError};
+use bytes::Bytes;
+use reqwest::{Client, RequestBuilder, Response};
+use rustls::{ClientConfig, RootCertStore};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Longest body that is read whole: error messages, transcripts.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// How long an unused connection is kept for the next call.
+const KEEP_IDLE: Duration = Duration::from_secs(90);
+
+/// How often a shared HTTP/2 connection is checked, so that a dead one is found before a caller waits for it.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Upper bound for TCP and TLS; what an [`Endpoint`] says is usually shorter.
+const MAX_CONNECT: Duration = Duration::from_secs(10);
+
+/// TLS for WebSockets: public roots, ring, tickets shared by all sessions.
+pub(crate) fn tls() -> Arc<ClientConfig> {
+    static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default TLS versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
+    });
+    TLS.clone()
+}
+
+/// The client that all requests share, with its pool of open connections.
+pub(crate) fn client() -> &'static Client {
+    static CLIENT: LazyLock<Client> = LazyLock::new(|| {
+        let mut tls = (*tls()).clone();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Client::builder()
+            .tls_backend_preconfigured(tls)
+            .connect_timeout(MAX_CONNECT)
+            .tcp_nodelay(true)
+            .pool_idle_timeout(KEEP_IDLE)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_while_idle(true)
+            // A redirect would carry the key to another host.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("the TLS configuration is one that the client takes")
+    });
+    &CLIENT
+}
+
+/// Sends a request and waits for the head of a good answer; any other answer is an error.
+pub(crate) async fn send(
+    provider: &'static str,
+    endpoint: &Endpoint,
+    mut request: RequestBuilder,
+) -> Result<Response, ProviderError> {
+    for (name, value) in &endpoint.headers {
+        request = request.header(name, value);
+    }
+    let patience = endpoint.connect_timeout + endpoint.first_byte_timeout;
+    let response = timeout(patience, request.send())
+        .await
+        .map_err(|_| ProviderError::timed_out(provider, "waiting for an answer"))?
+        .map_err(|error| broken(provider, &error))?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let body = timeout(endpoint.idle_timeout, whole(provider, endpoint, response)).await;
+    let body = body.ok().and_then(Result::ok).unwrap_or_default();
+    Err(by_status(provider, status, &body, &endpoint.key))
+}
+
+/// Reads a whole body of limited size.
+pub(crate) async fn whole(
+    provider: &'static str,
+    endpoint: &Endpoint,
+    mut response: Response,
+) -> Result<Vec<u8>, ProviderError> {
+    let mut body = Vec::new();
+    while let Some(piece) = piece(provider, &mut response, Instant::now() + endpoint.idle_timeout).await? {
+        if body.len() + piece.len() > MAX_BODY_BYTES {
+            return Err(ProviderError::malformed(
+                provider,
+                format!("more than {MAX_BODY_BYTES} bytes of answer"),
+            ));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+/// The next piece of a streamed body, or `None` at its end.
+pub(crate) async fn piece(
+    provider: &'static str,
+    response: &mut Response,
+    deadline: Instant,
+) -> Result<Option<Bytes>, ProviderError> {
+    timeout_at(deadline, response.chunk())
+        .await
+        .map_err(|_| ProviderError::timed_out(provider, "the answer stopped coming"))?
+        .map_err(|error| broken(provider, &error))
+}
+
+/// Whether an answer says that it is of this media type.
+pub(crate) fn is_of(response: &Response, media_type: &str) -> bool {
+    let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
+    content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| value.starts_with(media_type))
+}
+
+fn broken(provider: &'static str, error: &reqwest::Error) -> ProviderError {
+    if error.is_timeout() {
+        return ProviderError::timed_out(provider, "connecting");
+    }
+    if error.is_builder() {
+        return ProviderError::new(provider, Cause::Refused, "a setting cannot be sent in a request");
+    }
+    let detail = if error.is_connect() { "no connection" } else { "the answer broke off" };
+    ProviderError::new(provider, Cause::Unreachable, detail)
+}

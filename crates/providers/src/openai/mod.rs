@@ -1,0 +1,25 @@
+//! OpenAI's REST interface and the many servers that speak it: chat completions, transcription, speech
+//! (protocols/providers.md, sections 1 and 2). Each file knows one resource of it; none knows a call.
+
+mod chat;
+mod speech;
+mod transcription;
+
+pub(crate) use chat::{Assembler, Chat};
+pub(crate) use speech::Speech;
+pub(crate) use transcription::Transcription;
+
+use crate::http;
+use crate::settings::Service;
+use reqwest::{Method, RequestBuilder};
+
+/// A list of models: the harmless test.
+pub(crate) fn list_request(service: &Service) -> RequestBuilder {
+    request(service, Method::GET, &["models"])
+}
+
+fn request(service: &Service, method: Method, path: &[&str]) -> RequestBuilder {
+    let request = http::client().request(method, service.url(path));
+    let key = service.key_header("authorization", "Bearer ");
+    key.into_iter().fold(request, |request, (name, value)| request.header(name, value))
+}
