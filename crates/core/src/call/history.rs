@@ -92,6 +92,9 @@ impl History {
 
     /// The agent begins to say something; what of it is heard is told by [`History::settle`].
     pub(super) fn agent_begins(&mut self, turn: u32, at: CallTime, reply: Option<ReplyId>, purpose: Purpose) {
+        if reply.is_some() && self.items.iter().any(|i| i.reply == reply) {
+            return;
+        }
         self.last_line += 1;
         let line = Line {
             number: self.last_line,
@@ -103,20 +106,6 @@ impl History {
             cut: false,
         };
         self.items.push(Item { line, reply, tools: Vec::new(), settled: false });
-    }
-
-    /// The rest of a reply goes on under another id.
-    pub(super) fn agent_goes_on(
-        &mut self,
-        turn: u32,
-        at: CallTime,
-        before: ReplyId,
-        reply: ReplyId,
-        purpose: Purpose,
-    ) {
-        if self.items.iter().any(|i| i.reply == Some(before)) {
-            self.agent_begins(turn, at, Some(reply), purpose);
-        }
     }
 
     /// So much of a reply was heard, and no more will be. Returns the line, unless nothing was heard of it.

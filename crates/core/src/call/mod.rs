@@ -614,6 +614,7 @@ impl Call {
             Phase::Ringing | Phase::Lost(_) => {}
         }
         self.interruption = None;
+        self.providers.anew();
         self.open_stt(out);
         out.push(Command::OpenTts { voice: self.providers.tts() });
         self.speak_again(out);
@@ -731,7 +732,7 @@ impl Call {
         self.ending = Some(EndedReason::ProvidersFailed);
         self.drop_answer(out);
         self.interruption = None;
-        self.drop_unheard(out);
+        self.make_way(out);
         if self.providers.tts_left() {
             let apology = self.plan.phrases.apology.clone();
             self.say(Purpose::Apology, Then::GiveUp, &apology, out);
@@ -759,7 +760,9 @@ impl Call {
         }
         self.ending = Some(reason);
         self.drop_answer(out);
-        self.interruption = None;
+        if self.interruption.take().is_some() {
+            self.make_way(out);
+        }
         let goodbye = self.plan.phrases.goodbye.clone();
         self.say(Purpose::Goodbye, Then::HangUp, &goodbye, out);
     }

@@ -58,6 +58,11 @@ impl Providers {
         !self.tts.exhausted
     }
 
+    /// Another node may reach what this one could not.
+    pub(super) fn anew(&mut self) {
+        *self = Providers { session: self.session, ..Providers::default() };
+    }
+
     pub(super) fn is_session(&self, stt: SttId) -> bool {
         self.session == stt
     }
@@ -147,8 +152,7 @@ impl Call {
             } else {
                 out.push(Command::CancelReply { reply: before });
             }
-            let (id, purpose) = (rest.id, rest.purpose);
-            self.history.agent_goes_on(self.turn, self.now, before, id, purpose);
+            let id = rest.id;
             if let Some(answer) = &mut self.answer {
                 answer.reply_goes_on(before, id);
             }
@@ -171,8 +175,7 @@ impl Call {
         let apology = self.plan.phrases.apology.clone();
         let mut reply = Reply::new(id, Purpose::Apology, super::Then::GiveUp, None, self.providers.tts());
         reply.can(&apology, self.now);
-        self.history.agent_begins(self.turn, self.now, Some(id), Purpose::Apology);
         self.replies.push_back(reply);
-        out.push(Command::PlayCanned { reply: id });
+        self.play_ready(out);
     }
 }

@@ -208,11 +208,9 @@ impl Reply {
         self.write(text);
         self.given = self.text.len();
         self.given_at = Some(now);
-        self.expected_at = Some(now);
         self.written = true;
         self.finished = true;
         self.canned = true;
-        self.playing = true;
     }
 
     /// How much more there is to hear, as far as known.
@@ -265,8 +263,9 @@ impl Call {
         let id = self.next_reply.next();
         let mut reply = Reply::new(id, purpose, then, None, self.providers.tts());
         reply.write(text);
-        self.replies.push_back(reply);
-        self.history.agent_begins(self.turn, self.now, Some(id), purpose);
+        let waiting = self.replies.iter().position(|r| !r.playing && r.given == 0);
+        let place = waiting.filter(|_| purpose == Purpose::Filler).unwrap_or(self.replies.len());
+        self.replies.insert(place, reply);
         self.finish_writing(id, out);
         self.play_ready(out);
     }
@@ -316,7 +315,13 @@ impl Call {
             }
             if !std::mem::replace(&mut reply.playing, true) {
                 reply.expected_at = Some(self.now);
-                out.push(Command::Play { reply: reply.id });
+                self.history.agent_begins(self.turn, self.now, Some(reply.id), reply.purpose);
+                let id = reply.id;
+                out.push(if reply.canned {
+                    Command::PlayCanned { reply: id }
+                } else {
+                    Command::Play { reply: id }
+                });
             }
         }
     }
@@ -358,8 +363,13 @@ impl Call {
         let Some(index) = self.replies.iter().position(|r| r.id == id) else { return };
         // Whatever was before it in the queue has been played too.
         for reply in self.replies.drain(..=index).collect::<Vec<_>>() {
-            let heard = reply.text[..reply.given].trim_end();
-            if let Some(line) = self.history.settle(reply.id, heard, false) {
+            let cut = reply.paused;
+            let heard = if cut {
+                reply.heard_text(reply.heard_ms(self.now))
+            } else {
+                reply.text[..reply.given].trim_end()
+            };
+            if let Some(line) = self.history.settle(reply.id, heard, cut) {
                 out.push(Command::Note(line));
             }
             if reply.id == id {
@@ -396,8 +406,17 @@ impl Call {
         }
     }
 
+    /// Makes way for last words: what is being heard is heard out, unless it was stopped for the caller.
+    pub(super) fn make_way(&mut self, out: &mut Out) {
+        if self.replies.iter().any(|r| r.paused) {
+            self.cut_replies(out);
+        } else {
+            self.drop_unheard(out);
+        }
+    }
+
     /// Drops what has not begun to be heard.
-    pub(super) fn drop_unheard(&mut self, out: &mut Out) {
+    fn drop_unheard(&mut self, out: &mut Out) {
         let unheard: Vec<ReplyId> =
             self.replies.iter().filter(|r| r.started_at.is_none()).map(|r| r.id).collect();
         for id in unheard {
@@ -424,6 +443,9 @@ impl Call {
 
     /// When the voice is too slow: with its first audio, or in the middle.
     pub(super) fn voice_deadline(&self) -> Option<CallTime> {
+        if !self.providers.tts_left() {
+            return None;
+        }
         let waits = |r: &&Reply| r.given_at.is_some() && !r.synthesized && !r.canned;
         let reply = self.replies.iter().find(waits)?;
         let patience = self.plan.timing.first_audio_ms;
@@ -470,7 +492,6 @@ impl Call {
             let mut reply = Reply::new(id, before.purpose, before.then, before.ask, self.providers.tts());
             reply.text = if rest.is_empty() { self.plan.phrases.goodbye.clone() } else { rest };
             reply.written = before.written;
-            self.history.agent_goes_on(self.turn, now, before.id, id, before.purpose);
             if let Some(line) = self.history.settle(before.id, before.heard_text(heard_ms), true) {
                 out.push(Command::Note(line));
             }

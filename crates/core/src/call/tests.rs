@@ -18,8 +18,6 @@ enum Act {
     Interim(&'static str),
     /// The recogniser is sure, and takes the utterance to be over.
     Says(&'static str),
-    /// The recogniser is sure of a part.
-    SaysPart(&'static str),
     /// The model writes an answer to the last request.
     Writes(&'static str),
     /// The model begins an answer and does not end it.
@@ -211,7 +209,6 @@ impl Bed {
             Stops => self.tell(Input::SpeechStopped { silence_ms: 60 }),
             Interim(text) => self.tell(Input::Interim { stt, text: text.into(), end_ms }),
             Says(text) => self.tell(Input::Final { stt, text: text.into(), end_ms, utterance_end: true }),
-            SaysPart(text) => {
                 self.tell(Input::Final { stt, text: text.into(), end_ms, utterance_end: false })
             }
             Writes(text) => {
@@ -653,7 +650,7 @@ fn a_call_goes_on_where_its_node_died() {
             Agent: We are open from nine [cut]
             Agent: to five. On Sunday we are closed.
             Caller: Thank you.
-            Agent: One moment, [cut]
+            Agent: You are welcome.
             asked 2 times, last with: agent Ada's, hello. | user When do you open? | agent We are open from nine | agent to five. On Sunday we are closed. | user Thank you."#]],
     );
 }

@@ -637,20 +637,12 @@ impl Call {
         let replies = answer.replies.clone();
         let requests =
             if answer.asking.is_none() { std::mem::take(&mut answer.requests) } else { Vec::new() };
-        for id in replies {
-            self.release_reply(id);
+        for reply in self.replies.iter_mut().filter(|r| replies.contains(&r.id)) {
+            reply.held = false;
         }
         self.play_ready(out);
         if !requests.is_empty() {
             self.use_tools(requests, out);
-        }
-    }
-
-    fn release_reply(&mut self, id: ReplyId) {
-        if let Some(reply) = self.replies.iter_mut().find(|r| r.id == id && r.held) {
-            reply.held = false;
-            let purpose = reply.purpose;
-            self.history.agent_begins(self.turn, self.now, Some(id), purpose);
         }
     }
 
@@ -707,9 +699,6 @@ impl Call {
                 reply.held = !answer.released;
                 answer.replies.push(id);
                 asking.reply = Some(id);
-                if answer.released {
-                    self.history.agent_begins(self.turn, now, Some(id), purpose);
-                }
                 self.replies.push_back(reply);
                 id
             }
