@@ -119,10 +119,9 @@ struct Window {
 impl Window {
     /// Adds a sample; gives the window when it is full, and starts the next.
     fn push(&mut self, sample: f32) -> Option<Window> {
-        for lane in 0..8 {
-            let next = sample + COEFFICIENTS[lane] * self.last[lane] - self.before[lane];
-            self.before[lane] = self.last[lane];
-            self.last[lane] = next;
+        for ((last, before), coefficient) in self.last.iter_mut().zip(&mut self.before).zip(COEFFICIENTS) {
+            let next = sample + coefficient * *last - *before;
+            *before = std::mem::replace(last, next);
         }
         self.energy += sample * sample;
         self.samples += 1;
@@ -160,7 +159,7 @@ fn loudest(group: &[f32]) -> Option<(usize, f32)> {
 
 /// 2 cos(2 pi f / 8000) for the rows, then the columns.
 const COEFFICIENTS: [f32; 8] =
-    [1.707_737_8, 1.645_281_0, 1.568_687_0, 1.478_204_6, 1.164_104_0, 0.996_370_2, 0.798_618_4, 0.568_532_7];
+    [1.707_737_8, 1.645_281, 1.568_687, 1.478_204_6, 1.164_104, 0.996_370_2, 0.798_618_4, 0.568_532_7];
 
 /// How the generator keys its tones.
 #[derive(Clone, Copy, Debug)]
@@ -262,10 +261,10 @@ mod tests {
 
     #[test]
     fn a_tone_counts_by_its_length_wherever_it_begins() {
-        for key in 0..16 {
+        for (key, digit) in KEYS.iter().enumerate() {
             for shift in 0..HOP {
                 let tone = |length| [vec![0; shift], Tones { length, ..plain(key) }.pcm()].concat();
-                assert_eq!(found(&tone(320)), KEYS[key].to_string(), "40 ms after {shift} samples");
+                assert_eq!(found(&tone(320)), digit.to_string(), "40 ms after {shift} samples");
                 assert_eq!(found(&tone(160)), "", "20 ms after {shift} samples");
             }
         }
@@ -282,14 +281,14 @@ mod tests {
 
     #[test]
     fn the_tolerances_of_q24_hold() {
-        for key in 0..16 {
+        for (key, digit) in KEYS.iter().enumerate() {
             for (low, high) in [(0.015, 0.015), (-0.015, -0.015), (0.015, -0.015), (-0.015, 0.015)] {
                 let off = Tones { off: [low, high], length: 320, ..plain(key) };
-                assert_eq!(found(&off.pcm()), KEYS[key].to_string(), "off by {low} and {high}");
+                assert_eq!(found(&off.pcm()), digit.to_string(), "off by {low} and {high}");
             }
             for dbfs in [[-18.0, -14.0], [-14.0, -22.0], [-31.0, -31.0], [-6.5, -6.5]] {
                 let tones = Tones { dbfs, length: 320, ..plain(key) };
-                assert_eq!(found(&tones.pcm()), KEYS[key].to_string(), "levels {dbfs:?}");
+                assert_eq!(found(&tones.pcm()), digit.to_string(), "levels {dbfs:?}");
             }
             for dbfs in [[-24.0, -14.0], [-10.0, -24.0], [-50.0, -50.0], [-14.0, -90.0], [-90.0, -14.0]] {
                 assert_eq!(found(&Tones { dbfs, ..plain(key) }.pcm()), "", "levels {dbfs:?}");
@@ -299,9 +298,9 @@ mod tests {
 
     #[test]
     fn frequencies_between_keys_are_no_key() {
-        for key in 0..16 {
+        for (key, digit) in KEYS.iter().enumerate() {
             for off in [[0.0, 0.05], [0.0, -0.05], [0.055, 0.05], [-0.055, -0.05]] {
-                assert_eq!(found(&Tones { off, ..plain(key) }.pcm()), "", "{} off by {off:?}", KEYS[key]);
+                assert_eq!(found(&Tones { off, ..plain(key) }.pcm()), "", "{digit} off by {off:?}");
             }
         }
     }

@@ -2,9 +2,11 @@
 //! time is counted in samples, and what the sound means is decided elsewhere.
 
 pub mod dtmf;
+pub mod echo;
 pub mod g711;
 pub mod level;
 pub mod resample;
+pub mod vad;
 pub mod wav;
 
 /// Samples a second on a telephone line.

@@ -167,7 +167,7 @@ fn bessel_i0(x: f64) -> f64 {
 /// Running sums of a dot product, so that the compiler can use vector instructions.
 const LANES: usize = 8;
 
-fn dot(samples: &[f32], taps: &[f32]) -> f32 {
+pub(crate) fn dot(samples: &[f32], taps: &[f32]) -> f32 {
     let (samples, _) = samples.as_chunks::<LANES>();
     let (taps, _) = taps.as_chunks::<LANES>();
     let mut sums = [0.0f32; LANES];
