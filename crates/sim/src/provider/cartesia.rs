@@ -79,8 +79,7 @@ struct Context {
     buffer_delay: Duration,
     /// Text that waits for more.
     text: String,
-    /// Where each delivery begins in the context's audio.
-    starts_ms: BTreeMap<usize, u64>,
+    parts: BTreeMap<usize, Part>,
     unstarted: BTreeSet<usize>,
     unfinished: BTreeSet<usize>,
     audio_ms: u64,
@@ -91,6 +90,14 @@ struct Context {
     phase: Phase,
     /// When all audio so far was sent.
     quiet_since: Option<Instant>,
+}
+
+/// What one delivery is of its context.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Where it begins in the context's audio.
+    start_ms: u64,
+    flush_id: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,12 +140,12 @@ impl Session {
         let message = match incoming {
             Incoming::Json(message) => message,
             Incoming::Audio(_) | Incoming::NotJson => {
-                return self.fail("", 400, "the message is not a JSON object").await;
+                return self.fail(None, 400, "the message is not a JSON object").await;
             }
             Incoming::Gone => return Err(Over),
         };
         let Some(id) = message["context_id"].as_str().map(str::to_owned) else {
-            return self.fail("", 400, "context_id is missing").await;
+            return self.fail(None, 400, "context_id is missing").await;
         };
         if let Some(name) = unknown_name(&message) {
             self.wire.entry.oddity(format!("unknown field {name}"));
@@ -148,17 +155,17 @@ impl Session {
         }
         let request = match Generation::parse(&message) {
             Ok(request) => request,
-            Err(problem) => return self.fail(&id, 400, &problem).await,
+            Err(problem) => return self.fail(Some(&id), 400, &problem).await,
         };
         if let Err((status, problem)) = self.open(&id, &request) {
-            return self.fail(&id, status, problem).await;
+            return self.fail(Some(&id), status, problem).await;
         }
         self.add(&id, &request).await
     }
 
-    async fn fail(&mut self, id: &str, status: u16, problem: &str) -> Result<(), Over> {
+    async fn fail(&mut self, id: Option<&str>, status: u16, problem: &str) -> Result<(), Over> {
         self.wire.entry.oddity(format!("error {status}: {problem}"));
-        if let Some(context) = self.contexts.get_mut(id) {
+        if let Some(context) = id.and_then(|id| self.contexts.get_mut(id)) {
             context.phase = Phase::Over;
         }
         let error =
@@ -192,7 +199,7 @@ impl Session {
             timestamps: request.timestamps,
             buffer_delay: request.buffer_delay,
             text: String::new(),
-            starts_ms: BTreeMap::new(),
+            parts: BTreeMap::new(),
             unstarted: BTreeSet::new(),
             unfinished: BTreeSet::new(),
             audio_ms: 0,
@@ -240,7 +247,7 @@ impl Session {
         let (delivery, ends, audio_ms) = self.voice.speak(&request, context.busy_until, &self.wire.entry);
         context.busy_until = ends;
         context.quiet_since = None;
-        context.starts_ms.insert(delivery, context.audio_ms);
+        context.parts.insert(delivery, Part { start_ms: context.audio_ms, flush_id: context.flush_id });
         context.audio_ms += audio_ms;
         context.unstarted.insert(delivery);
         context.unfinished.insert(delivery);
@@ -296,12 +303,12 @@ impl Session {
 
     async fn send_chunk(&mut self, id: &str, delivery: usize, chunk: &Chunk) -> Result<(), Over> {
         let Some(context) = self.contexts.get_mut(id) else { return Ok(()) };
+        let Some(Part { start_ms, flush_id }) = context.parts.get(&delivery).copied() else { return Ok(()) };
         context.unstarted.remove(&delivery);
         self.wire.entry.edit(|record| record.audio_bytes_out += chunk.bytes.len() as u64);
         self.wire.entry.spoke(delivery, chunk.to_ms);
         let message = json!({"type": "chunk", "context_id": id, "data": STANDARD.encode(&chunk.bytes), "done": false,
-            "status_code": 206, "step_time": 12.3, "flush_id": context.flush_id});
-        let start_ms = context.starts_ms.get(&delivery).copied().unwrap_or_default();
+            "status_code": 206, "step_time": 12.3, "flush_id": flush_id});
         let timed = context.timestamps && !chunk.words.is_empty();
         self.wire.json(message).await?;
         if !timed {

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -136,9 +136,10 @@ struct Session {
 struct Context {
     text: String,
     schedule: Vec<u64>,
-    deliveries: usize,
+    /// How many times audio was generated.
+    generations: usize,
     /// Deliveries of which not all was sent.
-    unfinished: usize,
+    unfinished: BTreeSet<usize>,
     busy_until: Instant,
     closing: bool,
 }
@@ -203,8 +204,9 @@ impl Session {
             for id in self.contexts.keys().cloned().collect::<Vec<_>>() {
                 self.close_context(&id);
             }
-            let busy_until = self.contexts.values().map(|context| context.busy_until).max();
-            self.voice.push(busy_until.unwrap_or_else(Instant::now), Outgoing::Close(1000, String::new()));
+            let ends =
+                self.contexts.values().map(|context| context.busy_until).fold(Instant::now(), Instant::max);
+            self.voice.push(ends, Outgoing::Close(1000, String::new()));
             return Ok(());
         }
         self.hear(&message).await
@@ -261,7 +263,7 @@ impl Session {
         if !text.trim().is_empty() || !context.text.is_empty() {
             context.text.push_str(text);
         }
-        let place = context.deliveries.min(context.schedule.len() - 1);
+        let place = context.generations.min(context.schedule.len() - 1);
         let enough = context.text.chars().count() as u64 >= context.schedule[place];
         if enough || message["flush"] == true || self.options.auto_mode {
             self.speak(&id);
@@ -284,8 +286,8 @@ impl Session {
         let context = Context {
             text: String::new(),
             schedule,
-            deliveries: 0,
-            unfinished: 0,
+            generations: 0,
+            unfinished: BTreeSet::new(),
             busy_until: Instant::now(),
             closing: false,
         };
@@ -304,8 +306,8 @@ impl Session {
             &self.wire.entry,
         );
         context.busy_until = ends;
-        context.deliveries += 1;
-        context.unfinished += 1;
+        context.generations += 1;
+        context.unfinished.insert(delivery);
         self.deliveries.insert(delivery, id.to_owned());
     }
 
@@ -314,41 +316,46 @@ impl Session {
         self.speak(id);
         let Some(context) = self.contexts.get_mut(id).filter(|context| !context.closing) else { return };
         context.closing = true;
-        let last = json!({"audio": null, "isFinal": true, "contextId": id});
-        self.voice.push(context.busy_until.max(Instant::now()), Outgoing::Json(last));
-        for (delivery, _) in self.deliveries.iter().filter(|(_, of)| *of == id) {
-            if context.unfinished > 0 {
-                self.wire.entry.cancelled(*delivery);
-            }
+        for delivery in &context.unfinished {
+            self.wire.entry.cancelled(*delivery);
+        }
+        if context.unfinished.is_empty() {
+            self.contexts.remove(id);
+            self.voice.push(Instant::now(), Outgoing::Json(is_final(id)));
         }
     }
 
     async fn send(&mut self, due: Due) -> Result<(), Over> {
-        let outgoing = match due {
-            Due::Send(outgoing) => {
-                if let Outgoing::Json(message) = &outgoing {
-                    self.contexts.remove(message["contextId"].as_str().unwrap_or_default());
-                }
-                outgoing
-            }
+        match due {
+            Due::Send(outgoing) => self.wire.send(outgoing).await,
+            Due::Wake(_) => Ok(()),
             Due::Piece(delivery, Piece::Audio(chunk)) => {
                 self.wire.entry.edit(|record| record.audio_bytes_out += chunk.bytes.len() as u64);
                 self.wire.entry.spoke(delivery, chunk.to_ms);
-                Outgoing::Json(audio(&chunk, self.deliveries.get(&delivery)))
+                self.wire.json(audio(&chunk, self.deliveries.get(&delivery))).await
             }
-            Due::Wake(_) => return Ok(()),
-            Due::Piece(_, Piece::NotJson) => Outgoing::Text(NOT_JSON.into()),
-            Due::Piece(_, Piece::Cut) => Outgoing::Cut,
-            Due::Piece(delivery, Piece::Done) => {
-                let id = self.deliveries.get(&delivery).map(String::as_str).unwrap_or_default();
-                if let Some(context) = self.contexts.get_mut(id) {
-                    context.unfinished = context.unfinished.saturating_sub(1);
-                }
+            Due::Piece(_, Piece::NotJson) => self.wire.send(Outgoing::Text(NOT_JSON.into())).await,
+            Due::Piece(_, Piece::Cut) => self.wire.send(Outgoing::Cut).await,
+            Due::Piece(delivery, Piece::Done) => self.finish(delivery).await,
+        }
+    }
+
+    /// The last delivery of a closed context ends it.
+    async fn finish(&mut self, delivery: usize) -> Result<(), Over> {
+        let Some(id) = self.deliveries.get(&delivery) else { return Ok(()) };
+        if let Some(context) = self.contexts.get_mut(id) {
+            context.unfinished.remove(&delivery);
+            if !context.closing || !context.unfinished.is_empty() {
                 return Ok(());
             }
-        };
-        self.wire.send(outgoing).await
+            self.contexts.remove(id);
+        }
+        self.wire.json(is_final(id)).await
     }
+}
+
+fn is_final(context: &str) -> Value {
+    json!({"audio": null, "isFinal": true, "contextId": context})
 }
 
 /// The longest reason that fits a close frame.

@@ -2,3 +2,4 @@
 
 mod carrier;
 mod customer;
+mod provider;

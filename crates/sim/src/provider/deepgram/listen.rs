@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-pub(super) const PARAMETERS: [&str; 32] = [
+pub(super) const PARAMETERS: [&str; 24] = [
     "model",
     "encoding",
     "sample_rate",
@@ -30,22 +30,14 @@ pub(super) const PARAMETERS: [&str; 32] = [
     "profanity_filter",
     "redact",
     "dictation",
-    "diarize",
     "diarize_model",
     "keyterm",
     "keywords",
     "tag",
     "mip_opt_out",
     "callback",
-    "callback_method",
     "extra",
     "version",
-    "detect_entities",
-    "replace",
-    "search",
-    "no_delay",
-    "token",
-    "access_token",
 ];
 
 /// What the query asks for.
