@@ -63,11 +63,14 @@ pub(super) struct History {
 }
 
 impl History {
-    /// The caller's turn is over.
-    pub(super) fn caller_said(&mut self, turn: u32, at: CallTime, text: &str) -> Line {
-        self.last_line += 1;
+    /// The caller's turn is over. A turn whose line was taken back keeps that line's number.
+    pub(super) fn caller_said(&mut self, turn: u32, at: CallTime, text: &str, number: Option<u32>) -> Line {
+        let number = number.unwrap_or_else(|| {
+            self.last_line += 1;
+            self.last_line
+        });
         let line = Line {
-            number: self.last_line,
+            number,
             turn,
             speaker: Speaker::Caller,
             purpose: None,
@@ -79,15 +82,10 @@ impl History {
         line
     }
 
-    /// The caller's turn was not over after all: takes its line back, if nothing that counts came after it.
-    pub(super) fn take_back_caller(&mut self) {
-        if let Some(at) = self.items.iter().rposition(|i| i.line.speaker == Speaker::Caller) {
-            self.items.remove(at);
-            // The number is given again to the corrected line when nothing has been noted since.
-            if self.items.iter().all(|i| i.line.number < self.last_line) {
-                self.last_line -= 1;
-            }
-        }
+    /// The caller's turn was not over after all: takes its line back and gives its number.
+    pub(super) fn take_back_caller(&mut self) -> Option<u32> {
+        let at = self.items.iter().rposition(|i| i.line.speaker == Speaker::Caller)?;
+        Some(self.items.remove(at).line.number)
     }
 
     /// The agent begins to say something; what of it is heard is told by [`History::settle`].

@@ -527,9 +527,20 @@ impl Call {
     pub fn handle(&mut self, at: CallTime, input: Input, out: &mut Vec<Command>) {
         // The clock of a node that took over may be a little behind; within a call time never runs backwards.
         self.now = self.now.max(at);
-        if self.phase == Phase::Ended {
-            self.after_the_end(input);
-            return;
+        match self.phase {
+            Phase::Ended => {
+                self.after_the_end(input);
+                return;
+            }
+            Phase::Ending(_) => {
+                match input {
+                    Input::HungUp { .. } => self.end(EndedReason::CarrierHungUp, out),
+                    other => self.after_the_end(other),
+                }
+                self.fire_due(out);
+                return;
+            }
+            Phase::Ringing | Phase::Up | Phase::Lost(_) => {}
         }
         match input {
             Input::Connected => self.connected(out),
@@ -603,6 +614,10 @@ impl Call {
 
     /// A node died and this one goes on: orders again what must be open. Media comes later, by [`Input::Connected`].
     pub fn resume(&mut self, at: CallTime, out: &mut Vec<Command>) {
+        // Nobody heard anything after the last fact that the dead node took in.
+        if self.phase == Phase::Up {
+            self.media_lost();
+        }
         self.now = self.now.max(at);
         match self.phase {
             Phase::Ended => return,
@@ -610,8 +625,7 @@ impl Call {
                 out.push(Command::HangUp);
                 return;
             }
-            Phase::Up => self.media_lost(),
-            Phase::Ringing | Phase::Lost(_) => {}
+            Phase::Ringing | Phase::Lost(_) | Phase::Up => {}
         }
         self.interruption = None;
         self.providers.anew();
@@ -715,7 +729,7 @@ impl Call {
         self.phase = Phase::Ended;
     }
 
-    /// After the end only the results of tools still matter.
+    /// After the end, and while the carrier ends it, only the results of tools still matter.
     fn after_the_end(&mut self, input: Input) {
         match input {
             Input::ToolDone { tool, result } => self.keep_result(tool, result),

@@ -117,7 +117,11 @@ impl Call {
             return;
         }
         if !self.providers.tts.failed(may_pass, self.plan.tts.len()) {
-            self.give_up(out);
+            match self.ending {
+                // The last words cannot be said.
+                Some(reason) => self.hang_up(reason, out),
+                None => self.give_up(out),
+            }
             return;
         }
         out.push(Command::OpenTts { voice: self.providers.tts.current });

@@ -36,6 +36,9 @@ pub(super) enum Then {
 /// Without any anchor, speech is taken to be this slow: the estimate of what was heard must never run ahead of the voice.
 const SLOWEST_BYTES_PER_SECOND: u64 = 9;
 
+/// How long the voice is believed to go on sounding without a mark: marks come every 400 ms.
+const WITHOUT_MARK_MS: u32 = 800;
+
 /// One thing the agent says, from its first written word to the last heard one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Reply {
@@ -167,7 +170,8 @@ impl Reply {
         if self.paused {
             return self.played_ms;
         }
-        self.played_ms.saturating_add(at.since_ms(self.played_at)).min(self.synthesized_ms)
+        let since = at.since_ms(self.played_at).min(WITHOUT_MARK_MS);
+        self.played_ms.saturating_add(since).min(self.synthesized_ms)
     }
 
     /// Stops the clock of what is heard.
@@ -524,6 +528,8 @@ mod tests {
         let mut reply = reply("We are open from nine to five.", 3_000);
         assert_eq!(reply.heard_ms(CallTime::from_ms(9_000)), 0, "nothing before the first mark");
         reply.played(SECOND, 0);
+        assert_eq!(reply.heard_ms(CallTime::from_ms(2_450)), 800, "not for long without a mark");
+        reply.played(CallTime::from_ms(2_000), 1_000);
         assert_eq!(reply.heard_ms(CallTime::from_ms(2_450)), 1_450);
         assert_eq!(reply.heard_text(1_450), "We are open");
         assert_eq!(reply.unheard_text(1_450), "from nine to five.");
@@ -531,7 +537,8 @@ mod tests {
         reply.pause(CallTime::from_ms(2_000));
         assert_eq!(reply.heard_ms(CallTime::from_ms(5_000)), 1_000);
         assert_eq!(reply.unpause(CallTime::from_ms(5_000)), 1_000);
-        assert_eq!(reply.heard_ms(CallTime::from_ms(6_000)), 2_000);
+        assert_eq!(reply.heard_ms(CallTime::from_ms(5_500)), 1_500);
+        reply.played(CallTime::from_ms(7_000), 2_900);
         assert_eq!(reply.heard_ms(CallTime::from_ms(60_000)), 3_000, "never more than there is");
     }
 

@@ -20,8 +20,6 @@ const UNHEARD_MS: u32 = 2_500;
 const DTMF_PAUSE_MS: u32 = 2_000;
 /// Between two fillers.
 const FILLER_AGAIN_MS: u32 = 5_000;
-/// A late final of an utterance that was answered by its interim is one if it ends this close to it.
-const SAME_UTTERANCE_MS: u32 = 120;
 /// What the model is told when it writes the greeting.
 const GREET: &str = "(The call has just been connected. Greet the caller in one or two short sentences.)";
 
@@ -70,9 +68,20 @@ pub(super) struct Ear {
     /// Sound that never becomes words: it is not waited for.
     noise: bool,
     /// The last turn was ended by an interim; its final may still come.
-    late_final_of: Option<String>,
+    late_final: Option<LateFinal>,
+    /// The number of this turn's line, where it was noted before and taken back.
+    line: Option<u32>,
     /// Speech without words that has not been asked about.
     unheard: bool,
+}
+
+/// A final that is still to come for words that were answered already.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct LateFinal {
+    /// What was said before them in the turn.
+    before: String,
+    /// The guess that was answered.
+    interim: String,
 }
 
 impl Ear {
@@ -97,7 +106,7 @@ impl Ear {
         self.covered_ms = 0;
         self.heard_to_ms = 0;
         self.finalizing = false;
-        self.late_final_of = None;
+        self.late_final = None;
     }
 
     fn text(&self) -> String {
@@ -120,6 +129,7 @@ impl Ear {
         self.finalizing = false;
         self.thrown_away = 0;
         self.unheard = false;
+        self.line = None;
         if !self.speaking {
             self.stopped_at = None;
         }
@@ -141,6 +151,8 @@ pub(super) struct Answer {
     /// What the caller said, and the same reduced to its words.
     basis: String,
     normalized: String,
+    /// The number of the turn's line, where it was noted before.
+    line: Option<u32>,
     /// The turn is over: the answer may be heard.
     released: bool,
     asking: Option<Asking>,
@@ -186,6 +198,16 @@ impl Answer {
     }
 }
 
+/// What a late final turned out to be.
+enum Settled {
+    /// What had been answered, and no more.
+    Nothing,
+    /// These words are new.
+    Words(String),
+    /// Words of another utterance.
+    NotThese,
+}
+
 /// The caller makes a sound while the agent has the floor; the agent holds its tongue until it is known what it was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Interruption {
@@ -193,6 +215,8 @@ pub(super) struct Interruption {
     stopped_at: Option<CallTime>,
     /// Playout was paused for it.
     paused: bool,
+    /// What was said before it and is not answered.
+    said_before: String,
 }
 
 impl Call {
@@ -246,16 +270,23 @@ impl Call {
     }
 
     pub(super) fn final_words(&mut self, stt: SttId, text: String, end_ms: u32, end: bool, out: &mut Out) {
-        let repeated = end_ms <= self.ear.covered_ms && !text.trim().is_empty();
-        if !self.providers.is_session(stt) || repeated {
+        if !self.providers.is_session(stt) {
             self.dropped += 1;
             return;
         }
-        let close = end_ms <= self.ear.covered_ms + SAME_UTTERANCE_MS || !self.ear.speaking;
-        if let Some(answered) = self.ear.late_final_of.take()
-            && close
-            && self.settle_late(&answered, &text, end_ms, out)
-        {
+        let mut text = text;
+        if let Some(late) = self.ear.late_final.take() {
+            match self.settle_late(late, &text, out) {
+                Settled::Nothing => {
+                    self.ear.covered_ms = self.ear.covered_ms.max(end_ms);
+                    return;
+                }
+                Settled::Words(more) => text = more,
+                Settled::NotThese if end_ms <= self.ear.covered_ms => return,
+                Settled::NotThese => {}
+            }
+        } else if end_ms <= self.ear.covered_ms && !text.trim().is_empty() {
+            self.dropped += 1;
             return;
         }
         self.ear.interim.clear();
@@ -269,20 +300,23 @@ impl Call {
         }
     }
 
-    /// The final of an utterance that was answered by its interim. Says whether it belonged there.
-    fn settle_late(&mut self, answered: &str, text: &str, end_ms: u32, out: &mut Out) -> bool {
-        self.ear.covered_ms = self.ear.covered_ms.max(end_ms);
-        let said = words::normalized(text);
-        if said.is_empty() || answered.ends_with(&said) || self.answer_was_heard() {
-            return true;
+    /// A final came while one was expected for words that were answered by their interim: does it belong to them, and
+    /// what of it is new?
+    fn settle_late(&mut self, late: LateFinal, text: &str, out: &mut Out) -> Settled {
+        let guessed = words::words(&late.interim).count();
+        let shared = words::shared_beginning(&late.interim, text);
+        if shared == 0 || shared * 2 < guessed.min(words::words(text).count()) {
+            return Settled::NotThese;
         }
-        let shares = answered.split(' ').next() == said.split(' ').next();
-        if shares && self.reopen_turn(out) {
-            self.ear.said = text.trim().to_string();
-            self.ear.utterance_end = true;
-            return true;
+        let more = words::after_words(text, guessed);
+        if more.is_empty() {
+            return Settled::Nothing;
         }
-        false
+        if self.interruption.is_none() && self.reopen_turn(out) {
+            self.ear.said = late.before;
+            return Settled::Words(text.to_string());
+        }
+        Settled::Words(more.to_string())
     }
 
     pub(super) fn utterance_end(&mut self, stt: SttId) {
@@ -363,7 +397,8 @@ impl Call {
         }
         let stopped_at = (!self.ear.speaking).then_some(self.now);
         let paused = !self.is_leaving() && self.replies.iter().any(|r| r.playing);
-        self.interruption = Some(Interruption { since: self.now, stopped_at, paused });
+        let said_before = if self.ear.speaking { self.ear.said.clone() } else { String::new() };
+        self.interruption = Some(Interruption { since: self.now, stopped_at, paused, said_before });
         if paused {
             self.pause_playing();
             out.push(Command::PausePlayout);
@@ -423,6 +458,7 @@ impl Call {
     fn never_mind(&mut self, out: &mut Out) {
         let Some(interruption) = self.interruption.take() else { return };
         self.ear.begin_anew();
+        self.ear.said = interruption.said_before;
         self.active_at = self.now;
         if interruption.paused {
             self.go_on_playing(out);
@@ -442,11 +478,6 @@ impl Call {
         self.cut_replies(out);
     }
 
-    fn answer_was_heard(&self) -> bool {
-        let Some(answer) = &self.answer else { return true };
-        answer.timed || answer.ran_tools
-    }
-
     /// Nothing of the answer has been heard or done: the caller was not finished, and their turn goes on.
     fn reopen_turn(&mut self, out: &mut Out) -> bool {
         let unheard = self
@@ -459,7 +490,7 @@ impl Call {
         let answer = self.answer.take().expect("looked at above");
         self.forget(&answer, out);
         self.cut_replies(out);
-        self.history.take_back_caller();
+        self.ear.line = self.history.take_back_caller();
         self.turn -= 1;
         let new_words = std::mem::take(&mut self.ear.said);
         self.ear.said = answer.basis;
@@ -504,10 +535,11 @@ impl Call {
     pub(super) fn turn_ended(&mut self, out: &mut Out) {
         let text = self.ear.text();
         let speech_end = self.ear.stopped_at.unwrap_or(self.ear.words_at);
-        let late = (!self.ear.interim.is_empty()).then(|| words::normalized(&text));
-        let thrown_away = self.ear.thrown_away;
+        let late = (!self.ear.interim.is_empty())
+            .then(|| LateFinal { before: self.ear.said.clone(), interim: self.ear.interim.clone() });
+        let (thrown_away, line) = (self.ear.thrown_away, self.ear.line);
         self.ear.begin_anew();
-        self.ear.late_final_of = late;
+        self.ear.late_final = late;
         self.nudges = 0;
         let ready =
             self.answer.as_ref().is_some_and(|a| !a.released && a.normalized == words::normalized(&text));
@@ -517,6 +549,7 @@ impl Call {
         }
         let Some(answer) = &mut self.answer else { return };
         answer.basis = text;
+        answer.line = line;
         answer.timing.speech_end = speech_end;
         answer.timing.thrown_away = answer.timing.thrown_away.max(thrown_away);
         self.release_answer(out);
@@ -585,6 +618,7 @@ impl Call {
         self.answer = Some(Answer {
             basis,
             normalized,
+            line: None,
             released: false,
             asking: None,
             replies: Vec::new(),
@@ -631,7 +665,7 @@ impl Call {
         self.active_at = now;
         if !answer.basis.is_empty() {
             self.turn = turn + 1;
-            let line = self.history.caller_said(self.turn, now, &answer.basis);
+            let line = self.history.caller_said(self.turn, now, &answer.basis, answer.line);
             out.push(Command::Note(line));
         }
         let replies = answer.replies.clone();
@@ -889,7 +923,7 @@ impl Call {
             return;
         }
         self.turn += 1;
-        let line = self.history.caller_said(self.turn, self.now, &text);
+        let line = self.history.caller_said(self.turn, self.now, &text, self.ear.line);
         out.push(Command::Note(line));
         self.ear.begin_anew();
     }

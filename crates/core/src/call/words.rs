@@ -74,6 +74,23 @@ pub(super) fn normalized(text: &str) -> String {
     out
 }
 
+/// How many words two texts begin with in common.
+pub(super) fn shared_beginning(one: &str, other: &str) -> usize {
+    words(one).zip(words(other)).take_while(|(a, b)| a == b).count()
+}
+
+/// The text after its first `count` words.
+pub(super) fn after_words(text: &str, count: usize) -> &str {
+    let mut rest = text.trim_start();
+    let mut passed = 0;
+    while passed < count && !rest.is_empty() {
+        let end = rest.find(|c: char| c.is_whitespace() || c == '-' || c == '…').unwrap_or(rest.len());
+        passed += usize::from(rest[..end].chars().any(char::is_alphanumeric));
+        rest = rest[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '-' || c == '…');
+    }
+    rest
+}
+
 /// Judges by words and punctuation whether more is to come.
 pub(super) fn finished(text: &str) -> Finished {
     let trimmed = text.trim_end();
@@ -90,7 +107,7 @@ pub(super) fn finished(text: &str) -> Finished {
         return Finished::Unfinished;
     }
     let whole = all.join(" ");
-    let short = SHORT_ANSWERS.contains(&whole.as_str()) || BACKCHANNEL.contains(&whole.as_str());
+    let short = SHORT_ANSWERS.contains(&whole.as_str()) || is_backchannel(&whole);
     let punctuated = trimmed.ends_with(['.', '?', '!', '。', '？', '！', '।', '؟']);
     let dangles =
         DANGLING.contains(&last.as_str()) || (!punctuated && OFTEN_DANGLING.contains(&last.as_str()));
@@ -204,6 +221,13 @@ mod tests {
         for unsure in ["could you check my order", "", "book a table"] {
             assert_eq!(finished(unsure), Finished::Unsure, "{unsure}");
         }
+    }
+
+    #[test]
+    fn texts_are_compared_by_their_words() {
+        assert_eq!(shared_beginning("My uh-huh number", "my uh huh, name"), 3);
+        assert_eq!(after_words("Well, um - I spoke to Quinn.", 3), "spoke to Quinn.");
+        assert_eq!(after_words("Yes.", 4), "");
     }
 
     #[test]
