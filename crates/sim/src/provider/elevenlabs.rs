@@ -29,6 +29,9 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 async fn account(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, _) = read(request).await;
     let call = shared.call(Service::Account, parts);
+    if let Some(refusal) = refused(&call, &shared) {
+        return call.answer(refusal);
+    }
     match credential_of(&call.request) {
         Some(credential) if credential.form == "xi-api-key" && shared.accepts(&credential.key) => {
             let voice = json!({"voice_id": "sim", "name": "Sim"});
@@ -40,6 +43,15 @@ async fn account(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     }
 }
 
+/// The refusal that was drawn for a request. The key is looked at later: a socket's may come in its first message.
+fn refused(call: &Call, shared: &Shared) -> Option<Response> {
+    let Some(Fault::Refuse { status, .. }) = shared.draw(call.service, Moment::Opening, &call.entry) else {
+        return None;
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Some(error(status, "refused", "The simulated server refuses."))
+}
+
 fn error(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(json!({"detail": {"status": code, "message": message}}))).into_response()
 }
@@ -47,10 +59,8 @@ fn error(status: StatusCode, code: &str, message: &str) -> Response {
 async fn multi_stream_input(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, _) = read(request).await;
     let call = shared.call(Service::ElevenLabs, parts);
-    if let Some(Fault::Refuse { status, .. }) = shared.draw(Service::ElevenLabs, Moment::Opening, &call.entry)
-    {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return call.answer(error(status, "refused", "The simulated server refuses."));
+    if let Some(refusal) = refused(&call, &shared) {
+        return call.answer(refusal);
     }
     call.note_unknown_parameters(&PARAMETERS);
     let options = Options::parse(&call, &shared.program());

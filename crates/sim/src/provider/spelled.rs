@@ -23,7 +23,7 @@ pub struct HeardWord {
     pub complete: bool,
 }
 
-/// How long a text is spoken at an easy pace, letters a second, spaces included.
+/// An easy pace of speech: letters a second, spaces included.
 pub const LETTERS_PER_SECOND: f64 = 15.0;
 
 /// Makes a caller's utterance of about `seconds`, at 8 kHz; longer where the text would be too fast to be understood.

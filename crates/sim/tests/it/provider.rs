@@ -41,7 +41,7 @@ async fn a_chat_stream_has_the_documented_events_in_their_order() {
     assert!(events.iter().all(|event| event["object"] == "chat.completion.chunk" && event["model"] == "m"));
     assert!(events[..events.len() - 1].iter().all(|event| event["usage"].is_null()));
 
-    let record = last(&sim, Service::Chat).await;
+    let record = last(&sim, Service::Chat);
     assert_eq!(record.body["messages"][1]["content"], "hello there");
     assert_eq!(record.credential.as_deref(), Some("Bearer"));
     assert_eq!((record.reply.as_str(), record.oddities.len()), ("You said hello there.", 0));
@@ -172,7 +172,7 @@ async fn chat_refuses_what_openai_refuses() {
         let error: Value = response.json().await.unwrap();
         assert_eq!(error["error"]["type"], "invalid_request_error");
         assert!(error["error"]["message"].as_str().unwrap().contains(about), "{pointer}: {error}");
-        assert_eq!(last(&sim, Service::Chat).await.oddities.len(), 1, "{pointer}");
+        assert_eq!(last(&sim, Service::Chat).oddities.len(), 1, "{pointer}");
     }
     for (name, value) in
         [("voice", json!("x")), ("tool_choice", json!("auto")), ("parallel_tool_calls", json!(false))]
@@ -266,7 +266,7 @@ async fn every_chat_fault_strikes_as_described() {
     let cut = with_fault(&sim, Fault::Cut, &request).await.unwrap();
     let (text, broken) = read_until(cut, |_| false).await;
     assert!(broken && text.contains("You") && !text.contains("six") && !text.contains("prompt_tokens"));
-    assert_eq!(last(&sim, Service::Chat).await.closed.unwrap().by, ClosedBy::Fault);
+    assert_eq!(last(&sim, Service::Chat).closed.unwrap().by, ClosedBy::Fault);
 
     let malformed = with_fault(&sim, Fault::MalformedJson, &request).await.unwrap().text().await.unwrap();
     let events = malformed.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
@@ -316,7 +316,7 @@ async fn a_reply_given_up_is_recorded_as_far_as_it_was_sent() {
         post(&sim, "/v1/chat/completions", &ask("one two three four five six seven eight nine ten")).await;
     read_until(response, |text| text.contains(" two")).await;
     assert_eq!(closed(&sim).await.by, ClosedBy::Client);
-    let record = last(&sim, Service::Chat).await;
+    let record = last(&sim, Service::Chat);
     assert!(
         record.reply.starts_with("You said one two") && !record.reply.contains("ten"),
         "{}",
@@ -380,15 +380,15 @@ async fn a_file_is_transcribed_by_what_it_spells() {
     let silence = Wav::mono(8_000, vec![0; 8_000]).to_bytes();
     let answer: Value = transcribe(&sim, silence, &[("model", "whisper-1")]).await.json().await.unwrap();
     assert_eq!(answer["text"], "from the script");
-    assert_eq!(last(&sim, Service::Transcription).await.heard, ["from the script"]);
+    assert_eq!(last(&sim, Service::Transcription).heard, ["from the script"]);
 }
 
 #[tokio::test]
 async fn transcription_and_speech_refuse_what_they_cannot_take() {
     let sim = start(Program::default()).await;
     let wav = Wav::mono(8_000, vec![0; 800]).to_bytes();
-    let cases: [(&[u8], [(&str, &str); 2]); 5] = [
-        (&wav, [("language", "en"), ("temperature", "0")]),
+    let cases = [
+        (wav.as_slice(), [("language", "en"), ("temperature", "0")]),
         (&wav, [("model", "whisper-1"), ("language", "english")]),
         (&wav, [("model", "whisper-1"), ("tempo", "1")]),
         (&wav, [("model", "whisper-1"), ("response_format", "xml")]),
@@ -396,7 +396,7 @@ async fn transcription_and_speech_refuse_what_they_cannot_take() {
     ];
     for (file, fields) in cases {
         assert_eq!(transcribe(&sim, file.to_vec(), &fields).await.status(), 400, "{fields:?}");
-        assert_eq!(last(&sim, Service::Transcription).await.oddities.len(), 1);
+        assert_eq!(last(&sim, Service::Transcription).oddities.len(), 1);
     }
     let good =
         json!({"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Hello.", "response_format": "pcm"});
@@ -424,7 +424,7 @@ async fn speech_is_24_khz_samples_that_say_the_input() {
     assert_eq!(heard(&at_8_khz(24_000, &linear(&bytes))), "Sure, we have a table.");
     // Two bytes a sample; 15 letters a second, a space before each word and after the last.
     assert_eq!(bytes.len(), (24.0 / 15.0 * 24_000.0) as usize * 2);
-    let record = last(&sim, Service::Speech).await;
+    let record = last(&sim, Service::Speech);
     assert_eq!(
         (record.spoken[0].sent_ms, record.audio_bytes_out),
         (record.spoken[0].audio_ms, bytes.len() as u64)
@@ -481,7 +481,7 @@ async fn deepgram_hears_an_utterance_as_the_audio_decides() {
     assert_eq!((&metadata["type"], &metadata["duration"]), (&json!("Metadata"), &json!(4.4)));
     assert_eq!(socket.closed().await, Some((1000, String::new())));
 
-    let record = last(&sim, Service::DeepgramListen).await;
+    let record = last(&sim, Service::DeepgramListen);
     assert_eq!(record.heard, ["I'd like a table for two on Tuesday."]);
     assert_eq!((record.audio_bytes_in, record.status), (4_400 * 8, 101));
     assert!(record.oddities.is_empty(), "{:?}", record.oddities);
@@ -603,7 +603,7 @@ async fn deepgram_takes_an_empty_message_for_the_end() {
     socket.audio(&[]).await;
     assert_eq!(socket.json().await["type"], "Metadata");
     assert_eq!(socket.closed().await.unwrap().0, 1000);
-    assert!(last(&sim, Service::DeepgramListen).await.oddities[0].contains("empty"));
+    assert!(last(&sim, Service::DeepgramListen).oddities[0].contains("empty"));
 }
 
 #[tokio::test]
@@ -658,7 +658,7 @@ async fn deepgram_refuses_to_open_with_its_headers() {
     assert_eq!(refused(&good, token).await.2["err_code"], "ASR_PAYMENT_REQUIRED");
     assert_eq!(refused(&good, token).await.2["err_code"], "TOO_MANY_REQUESTS");
     listen(&sim, &format!("{CALL_QUERY}&loudness=3")).await;
-    assert_eq!(last(&sim, Service::DeepgramListen).await.oddities, ["unknown parameter loudness"]);
+    assert_eq!(last(&sim, Service::DeepgramListen).oddities, ["unknown parameter loudness"]);
 }
 
 #[tokio::test]
@@ -741,7 +741,7 @@ async fn flux_announces_takes_back_and_ends_turns() {
     ];
     assert_eq!(events, expected.map(|(event, text)| (event.to_owned(), text.to_owned())));
     assert_eq!(sequence_ids, (1..=sequence_ids.len() as u64).collect::<Vec<_>>());
-    assert_eq!(last(&sim, Service::DeepgramFlux).await.heard, ["my number is five five nine"]);
+    assert_eq!(last(&sim, Service::DeepgramFlux).heard, ["my number is five five nine"]);
 }
 
 #[tokio::test]
@@ -772,6 +772,36 @@ async fn flux_is_configured_on_the_way_and_fails_on_what_it_does_not_know() {
     ] {
         let refused = open(&sim, &format!("/v2/listen?{query}"), &token).await.err();
         assert_eq!(refused.expect(query).status(), 400);
+    }
+}
+
+#[tokio::test]
+async fn every_flux_fault_strikes_at_the_end_of_the_turn() {
+    let sim = start(Program { delays: late(1), ..Program::default() }).await;
+    let turns = async |fault: Fault| {
+        sim.program(|program| program.faults.push(Service::DeepgramFlux, fault));
+        let mut socket = flux(&sim, "model=flux-general-en&encoding=mulaw&sample_rate=8000").await;
+        socket.json().await;
+        socket.say(&[utterance("yes please", 1.0), silence(900)].concat()).await;
+        socket.send(json!({"type": "CloseStream"})).await;
+        let mut events = Vec::new();
+        while let Some(message) = socket.message().await {
+            let message: Value = serde_json::from_str(&message).unwrap_or_default();
+            let text = |name: &str| message[name].as_str().unwrap_or("broken").to_owned();
+            if text("event") != "Update" || events.last().is_some_and(|(event, _)| event == "EndOfTurn") {
+                events.push((text("event"), text("transcript")));
+            }
+        }
+        events.iter().skip(1).map(|(event, text)| format!("{event} {text}")).collect::<Vec<_>>()
+    };
+    let end = "EndOfTurn yes please";
+    assert_eq!(turns(Fault::Late).await, [end]);
+    assert_eq!(turns(Fault::Empty).await, ["EndOfTurn "]);
+    assert_eq!(turns(Fault::Duplicate).await, [end, end]);
+    assert_eq!(turns(Fault::WrongOrder).await, [end, "Update yes please"]);
+    assert_eq!(turns(Fault::MalformedJson).await, ["broken broken", end]);
+    for silent in [Fault::Stall, Fault::StallMidStream, Fault::Cut] {
+        assert_eq!(turns(silent).await, [] as [&str; 0], "{silent:?}");
     }
 }
 
@@ -821,7 +851,7 @@ async fn deepgram_sends_late_audio_before_it_has_cleared() {
     socket.send(json!({"type": "Flush"})).await;
     let (audio, _) = socket.audio_until_json().await;
     assert_eq!(heard(&mulaw(&audio)), "sorry");
-    let record = last(&sim, Service::DeepgramSpeak).await;
+    let record = last(&sim, Service::DeepgramSpeak);
     assert!(
         record.spoken[0].cancelled_at_ms.is_some() && record.spoken[0].sent_ms < record.spoken[0].audio_ms
     );
@@ -936,7 +966,7 @@ async fn elevenlabs_speaks_contexts_with_the_times_of_their_characters() {
     socket.send(json!({"close_socket": true})).await;
     assert_eq!(socket.json_where(|message| message["isFinal"] == true).await["contextId"], "u7");
     assert_eq!(socket.closed().await.unwrap().0, 1000);
-    let record = last(&sim, Service::ElevenLabs).await;
+    let record = last(&sim, Service::ElevenLabs);
     assert!(record.oddities.is_empty(), "{:?}", record.oddities);
     assert_eq!(record.spoken.iter().map(|spoken| spoken.context.as_str()).collect::<Vec<_>>(), ["u8", "u7"]);
 }
@@ -951,7 +981,7 @@ async fn elevenlabs_begins_by_itself_at_the_length_of_its_schedule() {
         socket.send(json!({"text": word, "context_id": "u1"})).await;
     }
     assert_eq!(socket.json().await["contextId"], "u1");
-    let record = last(&sim, Service::ElevenLabs).await;
+    let record = last(&sim, Service::ElevenLabs);
     assert!((50..60).contains(&record.spoken[0].text.len()), "{:?}", record.spoken[0].text);
 }
 
@@ -973,7 +1003,7 @@ async fn elevenlabs_still_sends_the_audio_of_a_closed_context() {
     let late = socket.json_where(|message| message["contextId"] == "u1").await;
     assert!(late["audio"].is_string());
     socket.json_where(|message| message["isFinal"] == true).await;
-    let record = last(&sim, Service::ElevenLabs).await;
+    let record = last(&sim, Service::ElevenLabs);
     assert!(record.spoken[0].cancelled_at_ms.is_some() && record.spoken[1].cancelled_at_ms.is_none());
 }
 
@@ -1017,7 +1047,7 @@ async fn elevenlabs_checks_keys_messages_and_patience() {
     socket.send(json!({"text": " ", "context_id": "u1", "xi_api_key": "right"})).await;
     socket.send(json!({"text": "no space", "context_id": "u1", "voice_settings": {}, "emotion": "glad", "flush": true})).await;
     socket.json().await;
-    assert_eq!(last(&sim, Service::ElevenLabs).await.oddities.len(), 3);
+    assert_eq!(last(&sim, Service::ElevenLabs).oddities.len(), 3);
 
     sim.program(|program| program.limits.elevenlabs_inactivity_ms = 50);
     let mut socket = open(&sim, ELEVEN, &[("xi-api-key", "right")]).await.unwrap();
@@ -1068,7 +1098,7 @@ async fn cartesia_joins_texts_verbatim_and_times_their_words() {
     }
     assert_eq!(words.join(" "), "Sure, we have a table at eight. Anything else?");
     assert_eq!(heard(&mulaw(&audio)), words.join(" "));
-    assert!(last(&sim, Service::Cartesia).await.oddities.is_empty());
+    assert!(last(&sim, Service::Cartesia).oddities.is_empty());
 }
 
 #[tokio::test]
@@ -1100,7 +1130,7 @@ async fn cartesia_finishes_what_has_begun_when_cancelled() {
         (&error["type"], &error["status_code"], &error["done"]),
         (&json!("error"), &json!(400), &json!(true))
     );
-    let record = last(&sim, Service::Cartesia).await;
+    let record = last(&sim, Service::Cartesia);
     assert!(record.spoken.iter().all(|spoken| spoken.cancelled_at_ms.is_some()));
     assert_eq!(record.spoken[1].sent_ms, 0);
 }
@@ -1167,6 +1197,33 @@ async fn cartesia_refuses_what_it_cannot_do() {
     socket.json_where(|message| message["type"] == "error").await;
 }
 
+#[tokio::test]
+async fn keys_are_tested_without_using_them() {
+    let sim = start(Program::default()).await;
+    let status = async |path: &str, name: &str, key: &str| {
+        client()
+            .get(format!("{}{path}", sim.base_url))
+            .header(name, key)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    for (path, name, key) in [
+        ("/v1/projects", "authorization", "Token secret-key"),
+        ("/v1/user", "xi-api-key", "secret-key"),
+        ("/v1/voices", "xi-api-key", "secret-key"),
+    ] {
+        assert_eq!(status(path, name, key).await, 200, "{path}");
+        assert_eq!(status(path, "x-other-key", key).await, 401, "{path}");
+        sim.program(|program| {
+            program.faults.push(Service::Account, Fault::Refuse { status: 429, retry_after_ms: None })
+        });
+        assert_eq!(status(path, name, key).await, 429, "{path}");
+    }
+}
+
 // The control interface
 
 #[tokio::test]
@@ -1219,8 +1276,8 @@ fn late(late_ms: u64) -> offhook_sim::provider::Delays {
     offhook_sim::provider::Delays { late_ms, ..Default::default() }
 }
 
-/// The newest record of a service, once its request is known to have been served.
-async fn last(sim: &ProviderSim, service: Service) -> Record {
+/// The newest record of a service.
+fn last(sim: &ProviderSim, service: Service) -> Record {
     let records = sim.records();
     records.into_iter().rfind(|record| record.service == service).expect("a record")
 }

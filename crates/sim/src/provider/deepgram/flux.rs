@@ -12,21 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-pub(super) const PARAMETERS: [&str; 12] = [
-    "model",
-    "encoding",
-    "sample_rate",
-    "eot_threshold",
-    "eager_eot_threshold",
-    "eot_timeout_ms",
-    "keyterm",
-    "language_hint",
-    "numerals",
-    "redact",
-    "tag",
-    "mip_opt_out",
-];
-
 /// What the query asks for.
 pub(super) struct Options {
     listener: crate::provider::voice::AudioFormat,
@@ -45,7 +30,7 @@ const END_THRESHOLD: f64 = 0.7;
 const END_TIMEOUT_MS: u64 = 5_000;
 
 impl Options {
-    pub fn parse(call: &Call) -> Result<Options, String> {
+    fn parse(call: &Call) -> Result<Options, String> {
         let model = call.parameter("model").ok_or("model is required")?;
         if !["flux-general-en", "flux-general-multi"].contains(&model) {
             return Err(format!("{model} is not a Flux model"));
@@ -117,8 +102,29 @@ struct Turn {
     eager: bool,
 }
 
-impl Session {
-    pub fn new(wire: Wire, shared: Arc<Shared>, options: Options) -> Session {
+impl super::Session for Session {
+    const SERVICE: Service = Service::DeepgramFlux;
+    const PARAMETERS: &[&str] = &[
+        "model",
+        "encoding",
+        "sample_rate",
+        "eot_threshold",
+        "eager_eot_threshold",
+        "eot_timeout_ms",
+        "keyterm",
+        "language_hint",
+        "numerals",
+        "redact",
+        "tag",
+        "mip_opt_out",
+    ];
+    type Options = Options;
+
+    fn options(call: &Call) -> Result<Options, String> {
+        Options::parse(call)
+    }
+
+    fn new(wire: Wire, shared: Arc<Shared>, options: Options) -> Session {
         let Options { listener, thresholds, multilingual } = options;
         Session {
             wire,
@@ -137,11 +143,13 @@ impl Session {
         }
     }
 
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         self.push(json!({"type": "Connected", "request_id": REQUEST_ID}), 0);
         while self.step().await.is_ok() {}
     }
+}
 
+impl Session {
     async fn step(&mut self) -> Result<(), Over> {
         tokio::select! {
             outgoing = self.agenda.due() => self.wire.send(outgoing).await,

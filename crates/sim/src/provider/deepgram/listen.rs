@@ -13,33 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-pub(super) const PARAMETERS: [&str; 24] = [
-    "model",
-    "encoding",
-    "sample_rate",
-    "channels",
-    "multichannel",
-    "language",
-    "interim_results",
-    "endpointing",
-    "utterance_end_ms",
-    "vad_events",
-    "smart_format",
-    "punctuate",
-    "numerals",
-    "profanity_filter",
-    "redact",
-    "dictation",
-    "diarize_model",
-    "keyterm",
-    "keywords",
-    "tag",
-    "mip_opt_out",
-    "callback",
-    "extra",
-    "version",
-];
-
 /// What the query asks for.
 pub(super) struct Options {
     /// Without it the first audio closes the socket: a container is not recognised here.
@@ -55,7 +28,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    pub fn parse(call: &Call) -> Result<Options, String> {
+    fn parse(call: &Call) -> Result<Options, String> {
         let interim_results = flag(call, "interim_results")?;
         let utterance_end_ms = number(call, "utterance_end_ms")?;
         if utterance_end_ms.is_some_and(|ms: u64| ms < 1_000) {
@@ -120,8 +93,41 @@ pub(super) struct Session {
     utterance_end_ms: u64,
 }
 
-impl Session {
-    pub fn new(wire: Wire, shared: Arc<Shared>, options: Options) -> Session {
+impl super::Session for Session {
+    const SERVICE: Service = Service::DeepgramListen;
+    const PARAMETERS: &[&str] = &[
+        "model",
+        "encoding",
+        "sample_rate",
+        "channels",
+        "multichannel",
+        "language",
+        "interim_results",
+        "endpointing",
+        "utterance_end_ms",
+        "vad_events",
+        "smart_format",
+        "punctuate",
+        "numerals",
+        "profanity_filter",
+        "redact",
+        "dictation",
+        "diarize_model",
+        "keyterm",
+        "keywords",
+        "tag",
+        "mip_opt_out",
+        "callback",
+        "extra",
+        "version",
+    ];
+    type Options = Options;
+
+    fn options(call: &Call) -> Result<Options, String> {
+        Options::parse(call)
+    }
+
+    fn new(wire: Wire, shared: Arc<Shared>, options: Options) -> Session {
         let now = Instant::now();
         let listener =
             options.format.map(|format| Listener::new(shared.clone(), format.encoding, format.rate_hz));
@@ -145,10 +151,12 @@ impl Session {
         session
     }
 
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         while self.turn().await.is_ok() {}
     }
+}
 
+impl Session {
     async fn turn(&mut self) -> Result<(), Over> {
         tokio::select! {
             outgoing = self.agenda.due() => self.wire.send(outgoing).await,

@@ -1,6 +1,7 @@
 //! Deepgram's sockets: live transcription, Flux, and speech. Everything is in the query; audio is binary, the rest JSON text.
 
 use super::program::Moment;
+use super::socket::Wire;
 use super::voice::{AudioFormat, Encoding};
 use super::{Call, Fault, Service, Shared, read, records, socket};
 use axum::extract::{Request, State};
@@ -9,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
+use std::future::Future;
 use std::sync::Arc;
 
 mod flux;
@@ -17,54 +19,41 @@ mod speak;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/v1/listen", get(listen))
-        .route("/v2/listen", get(flux))
-        .route("/v1/speak", get(speak))
+        .route("/v1/listen", get(open::<listen::Session>))
+        .route("/v2/listen", get(open::<flux::Session>))
+        .route("/v1/speak", get(open::<speak::Session>))
         .route("/v1/projects", get(projects))
 }
 
-async fn listen(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let call = match admit(Service::DeepgramListen, request, &shared).await {
-        Ok(call) => call,
-        Err(refusal) => return refusal,
-    };
-    call.note_unknown_parameters(&listen::PARAMETERS);
-    match listen::Options::parse(&call) {
-        Ok(options) => {
-            let serving = shared.clone();
-            socket::serve(call, shared, move |wire| listen::Session::new(wire, serving, options).run()).await
-        }
-        Err(problem) => refuse(call, problem),
-    }
+/// One of the sockets.
+trait Session: Sized + Send + 'static {
+    const SERVICE: Service;
+    /// The parameters as documented.
+    const PARAMETERS: &[&str];
+    type Options: Send + 'static;
+
+    /// What the query asks for, or what is wrong with it.
+    fn options(call: &Call) -> Result<Self::Options, String>;
+    fn new(wire: Wire, shared: Arc<Shared>, options: Self::Options) -> Self;
+    /// Serves the socket to its end.
+    fn run(self) -> impl Future<Output = ()> + Send;
 }
 
-async fn flux(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let call = match admit(Service::DeepgramFlux, request, &shared).await {
+async fn open<S: Session>(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let call = match admit(S::SERVICE, request, &shared).await {
         Ok(call) => call,
         Err(refusal) => return refusal,
     };
-    call.note_unknown_parameters(&flux::PARAMETERS);
-    match flux::Options::parse(&call) {
+    call.note_unknown_parameters(S::PARAMETERS);
+    match S::options(&call) {
         Ok(options) => {
             let serving = shared.clone();
-            socket::serve(call, shared, move |wire| flux::Session::new(wire, serving, options).run()).await
+            socket::serve(call, shared, move |wire| S::new(wire, serving, options).run()).await
         }
-        Err(problem) => refuse(call, problem),
-    }
-}
-
-async fn speak(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let call = match admit(Service::DeepgramSpeak, request, &shared).await {
-        Ok(call) => call,
-        Err(refusal) => return refusal,
-    };
-    call.note_unknown_parameters(&speak::PARAMETERS);
-    match speak::Options::parse(&call) {
-        Ok(options) => {
-            let serving = shared.clone();
-            socket::serve(call, shared, move |wire| speak::Session::new(wire, serving, options).run()).await
+        Err(problem) => {
+            let response = error(StatusCode::BAD_REQUEST, "Bad Request", &problem);
+            call.refuse(problem, response)
         }
-        Err(problem) => refuse(call, problem),
     }
 }
 
@@ -106,12 +95,6 @@ async fn admit(service: Service, request: Request, shared: &Shared) -> Result<Ca
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Err(call.answer(error(status, code, message)))
-}
-
-/// Refuses a request for a parameter.
-fn refuse(call: Call, problem: String) -> Response {
-    let response = error(StatusCode::BAD_REQUEST, "Bad Request", &problem);
-    call.refuse(problem, response)
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response {

@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-pub(super) const PARAMETERS: [&str; 6] = ["model", "encoding", "sample_rate", "speed", "mip_opt_out", "tag"];
-
 /// What the query asks for.
 pub(super) struct Options {
     model: String,
@@ -20,7 +18,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    pub fn parse(call: &Call) -> Result<Options, String> {
+    fn parse(call: &Call) -> Result<Options, String> {
         const RATE_HZ: u32 = 24_000;
         let (encoding, rates): (_, &[u32]) = match call.parameter("encoding") {
             None | Some("linear16") => (Encoding::Linear16, &[8_000, 16_000, 24_000, 32_000, 48_000]),
@@ -59,8 +57,16 @@ pub(super) struct Session {
     closing: bool,
 }
 
-impl Session {
-    pub fn new(wire: Wire, shared: Arc<Shared>, options: Options) -> Session {
+impl super::Session for Session {
+    const SERVICE: Service = Service::DeepgramSpeak;
+    const PARAMETERS: &[&str] = &["model", "encoding", "sample_rate", "speed", "mip_opt_out", "tag"];
+    type Options = Options;
+
+    fn options(call: &Call) -> Result<Options, String> {
+        Options::parse(call)
+    }
+
+    fn new(wire: Wire, shared: Arc<Shared>, options: Options) -> Session {
         let limits = shared.program().limits.clone();
         Session {
             wire,
@@ -78,13 +84,15 @@ impl Session {
         }
     }
 
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         let metadata = json!({"type": "Metadata", "request_id": REQUEST_ID, "model_name": self.model,
             "model_version": "sim", "model_uuid": REQUEST_ID});
         self.voice.push(Instant::now(), Outgoing::Json(metadata));
         while self.step().await.is_ok() {}
     }
+}
 
+impl Session {
     async fn step(&mut self) -> Result<(), Over> {
         tokio::select! {
             due = self.voice.due() => self.send(due).await,
