@@ -49,7 +49,8 @@ impl Store {
     /// place, so it drives the call now. Appending what is there already changes nothing: after an error, the same batches can be given again.
     pub async fn append_events(&self, batches: &[LogBatch<'_>]) -> Result<Vec<ConversationId>, StoreError> {
         let rows = batches.iter().flat_map(|batch| batch.events.iter().map(|event| row(batch.lease, event)));
-        match insert_all::<call_event::Entity>(self.write(), rows.collect()).await.map_err(StoreError::from) {
+        match insert_all::<call_event::Entity>(self.write()?, rows.collect()).await.map_err(StoreError::from)
+        {
             Ok(()) => return Ok(Vec::new()),
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error),
@@ -123,7 +124,7 @@ impl Store {
             .filter(call_event::Column::Call.eq(batch.lease.call().as_str()))
             .filter(call_event::Column::Seq.between(i64::from(first.seq), i64::from(last.seq)))
             .into_tuple()
-            .all(self.write())
+            .all(self.write()?)
             .await?;
         let stored: BTreeMap<i64, i64> = stored.into_iter().collect();
         let mut missing = Vec::new();
@@ -134,7 +135,7 @@ impl Store {
                 Some(_) => return Ok(false),
             }
         }
-        match insert_all::<call_event::Entity>(self.write(), missing).await.map_err(StoreError::from) {
+        match insert_all::<call_event::Entity>(self.write()?, missing).await.map_err(StoreError::from) {
             Ok(()) => Ok(true),
             Err(StoreError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),

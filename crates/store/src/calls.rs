@@ -154,7 +154,7 @@ impl Store {
             .col_expr(call::Column::Status, Expr::value(CallStatus::Answered.as_str()))
             .col_expr(call::Column::AnsweredAtUs, first_answer.into())
             .filter(lease.held())
-            .exec(self.write())
+            .exec(self.write()?)
             .await?;
         if answered.rows_affected == 0 {
             return Err(not_held(self.read(), lease.scope(), lease.call()).await);
@@ -171,7 +171,7 @@ impl Store {
         let set = tenant::update::<call::Entity>(lease.scope())
             .col_expr(call::Column::TicketHash, Expr::value(hash(ticket)))
             .filter(lease.held())
-            .exec(self.write())
+            .exec(self.write()?)
             .await?;
         if set.rows_affected == 0 {
             return Err(not_held(self.read(), lease.scope(), lease.call()).await);

@@ -94,7 +94,7 @@ impl Store {
             .col_expr(connection::Column::StatusReason, Expr::value(reason))
             .col_expr(connection::Column::CheckedAtUs, Expr::value(self.now_us()))
             .filter(connection::Column::Id.eq(id.as_str()))
-            .exec(self.write())
+            .exec(self.write()?)
             .await?;
         if set.rows_affected == 0 { Err(StoreError::NotFound { what: "connection" }) } else { Ok(()) }
     }

@@ -2,12 +2,13 @@
 //! It knows no table; the queries are the same on both.
 
 use crate::error::StoreError;
-use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, ConnectOptions as _, postgres::PgConnectOptions};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,27 @@ const IDLE_BEFORE_PING: Duration = Duration::from_secs(30);
 pub(crate) struct Pools {
     pub read: DatabaseConnection,
     pub write: DatabaseConnection,
+    file: Option<OpenFile>,
+}
+
+/// The file that SQLite has open, to notice when another or none stands in its place: SQLite would write on into the removed one.
+#[derive(Clone, Debug)]
+struct OpenFile {
+    path: Arc<Path>,
+    inode: u64,
+}
+
+impl Pools {
+    /// Whether what is written now will be found again.
+    pub fn still_there(&self) -> Result<(), StoreError> {
+        match &self.file {
+            Some(file) if inode(&file.path) != Some(file.inode) => {
+                let gone = format!("{} was removed or replaced while it was open", file.path.display());
+                Err(StoreError::Unavailable(DbErr::Conn(RuntimeErr::Internal(gone))))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What only one process at a time may do.
@@ -63,16 +85,18 @@ async fn connect_sqlite(url: &str) -> Result<Pools, StoreError> {
     });
     let write = Database::connect(options.clone()).await?;
     if in_memory {
-        return Ok(Pools { read: write.clone(), write });
+        return Ok(Pools { read: write.clone(), write, file: None });
     }
+    let address = url.parse::<SqliteConnectOptions>().map_err(connection_failed)?;
+    let path: Arc<Path> = address.get_filename().into();
+    let file = inode(&path).map(|inode| OpenFile { path, inode });
     options.max_connections(SQLITE_READERS);
     options.map_sqlx_sqlite_opts(|sqlite| sqlite.busy_timeout(PATIENCE).pragma("query_only", "ON"));
-    Ok(Pools { read: Database::connect(options).await?, write })
+    Ok(Pools { read: Database::connect(options).await?, write, file })
 }
 
 async fn connect_postgres(url: &str) -> Result<Pools, StoreError> {
-    let unreachable =
-        |error: sqlx::Error| StoreError::from(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))));
+    let unreachable = |error| StoreError::from(connection_failed(error));
     // The pool keeps trying a server that refuses and then says only that time ran out; one attempt of our own tells why.
     let attempt = url.parse::<PgConnectOptions>().map_err(unreachable)?;
     sqlx::Connection::close(attempt.connect().await.map_err(unreachable)?).await.map_err(unreachable)?;
@@ -82,7 +106,22 @@ async fn connect_postgres(url: &str) -> Result<Pools, StoreError> {
         postgres.application_name("offhook").options([("statement_timeout", POSTGRES_STATEMENT_LIMIT_MS)])
     });
     let pool = Database::connect(options).await?;
-    Ok(Pools { read: pool.clone(), write: pool })
+    Ok(Pools { read: pool.clone(), write: pool, file: None })
+}
+
+fn connection_failed(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+#[cfg(unix)]
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().ok().map(|file| file.ino())
+}
+
+#[cfg(not(unix))]
+fn inode(path: &Path) -> Option<u64> {
+    path.exists().then_some(0)
 }
 
 /// Statements are never logged: not even their text helps who runs this.
@@ -146,7 +185,7 @@ fn classify_sqlite(code: u32, error: DbErr) -> StoreError {
 fn classify_postgres(state: &str, error: DbErr) -> StoreError {
     match state {
         "53100" => StoreError::Full(error),
-        "25006" => StoreError::ReadOnly(error),
+        "25006" | "42501" => StoreError::ReadOnly(error),
         "40001" | "40P01" | "53300" | "55P03" | "57014" => StoreError::Busy(error),
         "3D000" => StoreError::Unavailable(error),
         _ if ["08", "28", "53", "57", "58"].iter().any(|class| state.starts_with(class)) => {
@@ -163,5 +202,58 @@ pub(crate) fn definitions(backend: DbBackend, sql: &str) -> String {
     match backend {
         DbBackend::Postgres => sql.replace("BLOB", "BYTEA"),
         _ => sql.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn run(db: &DatabaseConnection, sql: &str) -> Result<(), StoreError> {
+        Ok(db.execute_unprepared(sql).await.map(|_| ())?)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_says_so_and_reading_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let pools = connect(&format!("sqlite://{}", folder.path().join("small.db").display())).await.unwrap();
+        run(&pools.write, "CREATE TABLE filling (bytes BLOB NOT NULL); PRAGMA max_page_count = 20")
+            .await
+            .unwrap();
+        let fill = "INSERT INTO filling VALUES (zeroblob(10000))";
+        let mut filled = Ok(());
+        for _ in 0..100 {
+            filled = run(&pools.write, fill).await;
+            if filled.is_err() {
+                break;
+            }
+        }
+        assert!(matches!(filled, Err(StoreError::Full(_))), "{filled:?}");
+        run(&pools.read, "SELECT count(*) FROM filling").await.unwrap();
+        run(&pools.write, "PRAGMA max_page_count = 1000").await.unwrap();
+        run(&pools.write, fill).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_for_reading_does_not_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let pools = connect(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let written = run(&pools.read, "CREATE TABLE forbidden (id TEXT)").await;
+        assert!(matches!(written, Err(StoreError::ReadOnly(_))), "{written:?}");
+    }
+
+    #[test]
+    fn failures_of_postgres_are_sorted_by_what_helps() {
+        let sorted = |state| classify_postgres(state, DbErr::Custom(state.into()));
+        assert!(matches!(sorted("53100"), StoreError::Full(_)));
+        assert!(matches!(sorted("25006"), StoreError::ReadOnly(_)));
+        for state in ["40001", "40P01", "53300", "55P03", "57014"] {
+            assert!(matches!(sorted(state), StoreError::Busy(_)), "{state}");
+        }
+        for state in ["08006", "28P01", "3D000", "57P01", "57P03", "58030"] {
+            assert!(matches!(sorted(state), StoreError::Unavailable(_)), "{state}");
+        }
+        assert!(matches!(sorted("XX001"), StoreError::Corrupt { .. }));
+        assert!(matches!(sorted("42601"), StoreError::Refused(_)));
     }
 }

@@ -76,7 +76,7 @@ impl Store {
             .filter(call::Column::Id.eq(id.as_str()))
             .filter(call::Column::Status.ne(CallStatus::Ended.as_str()))
             .filter(free)
-            .exec(self.write())
+            .exec(self.write()?)
             .await?;
         if claimed.rows_affected == 0 {
             return Err(not_held(self.read(), scope, id).await);
@@ -133,7 +133,7 @@ impl Store {
         tenant::update::<call::Entity>(lease.scope())
             .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(0_i64))
             .filter(lease.held())
-            .exec(self.write())
+            .exec(self.write()?)
             .await?;
         Ok(())
     }

@@ -74,12 +74,15 @@ impl Store {
             DbErr::Custom(_) => StoreError::Newer(error),
             other => other.into(),
         })?;
+        // A database that needs no migration may still be one that we must not write.
+        tx.execute_unprepared("UPDATE seaql_migrations SET version = version WHERE 1 = 0").await?;
         tx.commit().await?;
         Ok(Store { pools, vault: Arc::new(options.vault), environment: options.environment })
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers and is the one that was opened.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        self.pools.still_there()?;
         self.read().execute_unprepared("SELECT 1").await?;
         Ok(())
     }
@@ -95,12 +98,13 @@ impl Store {
     }
 
     /// For one statement that writes; more than one needs [`Store::begin`].
-    fn write(&self) -> &DatabaseConnection {
-        &self.pools.write
+    fn write(&self) -> Result<&DatabaseConnection, StoreError> {
+        self.pools.still_there()?;
+        Ok(&self.pools.write)
     }
 
     async fn begin(&self) -> Result<DatabaseTransaction, StoreError> {
-        dialect::begin_write(&self.pools.write).await
+        dialect::begin_write(self.write()?).await
     }
 
     fn now_us(&self) -> i64 {

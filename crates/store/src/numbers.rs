@@ -100,7 +100,7 @@ impl Store {
             .col_expr(phone_number::Column::Status, Expr::value(status.as_str()))
             .col_expr(phone_number::Column::StatusReason, Expr::value(reason))
             .filter(phone_number::Column::Id.eq(id.as_str()))
-            .exec(self.write())
+            .exec(self.write()?)
             .await?;
         if set.rows_affected == 0 { Err(StoreError::NotFound { what: "phone number" }) } else { Ok(()) }
     }

@@ -175,23 +175,22 @@ impl Store {
         let last_used_at_us = row.last_used_at_us.unwrap_or(i64::MIN);
         let key: ApiKey = row.try_into()?;
         let now_us = self.now_us();
-        if last_used_at_us < now_us.saturating_sub(LAST_USED_EVERY_US) {
-            self.note_use(&key.id, now_us).await;
+        if last_used_at_us < now_us.saturating_sub(LAST_USED_EVERY_US)
+            && let Err(error) = self.note_use(&key.id, now_us).await
+        {
+            // A key opens its workspace even where the disk is full: that it was used is worth less than that it works.
+            tracing::warn!(api_key.id = %key.id, %error, "Use of an API key was not written down");
         }
         Ok(Scope::of_key(organization, key.workspace, key.role, key.id))
     }
 
-    /// A key opens its workspace even where the disk is full: that it was used is worth less than that it works.
-    async fn note_use(&self, key: &ApiKeyId, now_us: i64) {
-        let noted = api_key::Entity::update_many()
+    async fn note_use(&self, key: &ApiKeyId, now_us: i64) -> Result<(), StoreError> {
+        api_key::Entity::update_many()
             .col_expr(api_key::Column::LastUsedAtUs, Expr::value(now_us))
             .filter(api_key::Column::Id.eq(key.as_str()))
-            .exec(self.write())
-            .await;
-        if let Err(error) = noted {
-            let error = StoreError::from(error);
-            tracing::warn!(api_key.id = %key, %error, "Use of an API key was not written down");
-        }
+            .exec(self.write()?)
+            .await?;
+        Ok(())
     }
 
     async fn add_organization(

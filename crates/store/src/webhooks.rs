@@ -63,7 +63,7 @@ impl Store {
     /// Forgets answers whose time is over and tells how many. The system's own.
     pub async fn forget_webhook_answers(&self) -> Result<u64, StoreError> {
         let expired = webhook_inbox::Column::ExpiresAtUs.lte(self.now_us());
-        let forgotten = webhook_inbox::Entity::delete_many().filter(expired).exec(self.write()).await?;
+        let forgotten = webhook_inbox::Entity::delete_many().filter(expired).exec(self.write()?).await?;
         Ok(forgotten.rows_affected)
     }
 }

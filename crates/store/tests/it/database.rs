@@ -78,7 +78,7 @@ impl Database {
     }
 
     async fn open(url: String, folder: Option<TempDir>) -> Self {
-        let clock = Arc::new(Clock(AtomicI64::new(1_800_000_000_000_000)));
+        let clock = Arc::new(Clock::default());
         let store = Store::open(&url, options(&clock, Vault::new(&key(1)))).await.expect("the store opens");
         Database { store, url, clock, folder }
     }
@@ -91,6 +91,12 @@ impl Database {
     /// A connection past the store.
     pub async fn raw(&self) -> DatabaseConnection {
         sea_orm::Database::connect(&self.url).await.expect("the database answers")
+    }
+
+    /// Lets go of the file and leaves it in its folder.
+    pub async fn close(self) -> TempDir {
+        self.store.close().await.expect("the store closes");
+        self.folder.expect("only SQLite has a file")
     }
 
     pub fn is_sqlite(&self) -> bool {
@@ -148,6 +154,12 @@ impl Tenant {
 impl Clock {
     pub fn advance_ms(&self, ms: i64) {
         self.0.fetch_add(ms * 1_000, Ordering::Relaxed);
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock(AtomicI64::new(1_800_000_000_000_000))
     }
 }
 
