@@ -6,6 +6,8 @@ use crate::{Cause, Endpoint, ProviderError};
 use bytes::Bytes;
 use reqwest::{Client, RequestBuilder, Response};
 use rustls::{ClientConfig, RootCertStore};
+use std::error::Error;
+use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -123,6 +125,21 @@ fn broken(provider: &'static str, error: &reqwest::Error) -> ProviderError {
     if error.is_builder() {
         return ProviderError::new(provider, Cause::Refused, "a setting cannot be sent in a request");
     }
-    let detail = if error.is_connect() { "no connection" } else { "the answer broke off" };
+    let usual = if error.is_connect() { "no connection" } else { "the answer broke off" };
+    let detail = tls_failure(error).unwrap_or_else(|| usual.into());
     ProviderError::new(provider, Cause::Unreachable, detail)
+}
+
+/// What TLS has against the other side, where that is the root of an error.
+pub(crate) fn tls_failure(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(failure) = error.downcast_ref::<rustls::Error>() {
+            return Some(format!("TLS: {failure}"));
+        }
+        // An `io::Error` does not name what it wraps as its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    None
 }

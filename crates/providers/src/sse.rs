@@ -101,6 +101,21 @@ impl SseReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn events_do_not_depend_on_how_bytes_are_cut(
+            stream in prop::collection::vec(
+                prop_oneof![Just("data:"), Just("data: "), Just("\n"), Just("\r"), Just(":"), Just("é"), Just("\u{feff}"), Just("x")],
+                0..60,
+            ),
+            step in 1usize..7,
+        ) {
+            let stream = stream.concat();
+            prop_assert_eq!(read(stream.as_bytes(), stream.len().max(1)), read(stream.as_bytes(), step));
+        }
+    }
 
     #[test]
     fn events_are_read_as_the_standard_says() {

@@ -41,7 +41,7 @@ const FAREWELL: Duration = Duration::from_millis(50);
 /// How long the last answers are waited for once no more commands can come.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// A connection that was closed while it was idle is opened again if it had lived this long.
+/// A provider may close idle connections; one that closes two of them within this time is not asked again.
 const MIN_LIFE: Duration = Duration::from_secs(10);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -170,14 +170,15 @@ struct Session<P: Protocol> {
 enum End {
     /// Nothing is left to do.
     Over,
-    /// The provider closed an idle connection.
-    Idle,
+    /// The provider closed an idle connection, in these words.
+    Idle(ProviderError),
     Failed(ProviderError),
 }
 
 impl<P: Protocol> Session<P> {
     async fn run(mut self) {
         let mut opened = false;
+        let mut reopened: Option<Instant> = None;
         loop {
             let connected = tokio::select! {
                 connected = self.dial.connect() => connected,
@@ -194,8 +195,10 @@ impl<P: Protocol> Session<P> {
             };
             match end {
                 End::Over => return,
-                End::Idle => {}
-                End::Failed(error) => {
+                End::Idle(_) if reopened.is_none_or(|at| at.elapsed() >= MIN_LIFE) => {
+                    reopened = Some(Instant::now());
+                }
+                End::Idle(error) | End::Failed(error) => {
                     self.out.report(P::failed(error));
                     return self.report_rest().await;
                 }
@@ -284,7 +287,7 @@ impl<P: Protocol> Session<P> {
             Some(Err(WsError::Capacity(_) | WsError::Utf8(_) | WsError::AttackAttempt)) => {
                 return Err(End::Failed(ProviderError::malformed(provider, "a frame that cannot be read")));
             }
-            Some(Err(_)) | None => return Err(self.closed(None, watch)),
+            Some(Err(_)) | None => return Err(self.closed(None)),
         };
         watch.heard();
         let taken = match frame {
@@ -298,21 +301,19 @@ impl<P: Protocol> Session<P> {
             }
             Message::Close(close) => {
                 let close = close.map(|close| (close.code.into(), close.reason));
-                return Err(self.closed(close.as_ref().map(|(code, reason)| (*code, reason.as_str())), watch));
+                return Err(self.closed(close.as_ref().map(|(code, reason)| (*code, reason.as_str()))));
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
         };
         taken.map_err(End::Failed)
     }
 
-    fn closed(&self, close: Option<(u16, &str)>, watch: &Watch) -> End {
+    fn closed(&self, close: Option<(u16, &str)>) -> End {
         if !self.accepting {
             return End::Over;
         }
-        if self.protocol.may_close() && watch.opened.elapsed() >= MIN_LIFE {
-            return End::Idle;
-        }
-        End::Failed(by_close(self.dial.provider, close, &self.dial.endpoint.key))
+        let error = by_close(self.dial.provider, close, &self.dial.endpoint.key);
+        if self.protocol.may_close() { End::Idle(error) } else { End::Failed(error) }
     }
 
     async fn write(&mut self, socket: &mut Socket) -> Result<(), ProviderError> {
@@ -371,7 +372,6 @@ enum Alarm {
 
 /// The session's deadlines. One timer serves them all and is moved only when it must ring earlier, not with each frame.
 struct Watch {
-    opened: Instant,
     /// When anything last came, pongs included.
     received: Instant,
     pinged: bool,
@@ -388,7 +388,6 @@ impl Watch {
     fn new(endpoint: &Endpoint, keep_alive: Option<Duration>) -> Self {
         let now = Instant::now();
         Watch {
-            opened: now,
             received: now,
             pinged: false,
             sent: now,
@@ -491,7 +490,9 @@ impl Dial {
         upgraded.map(|(socket, _)| socket).map_err(|error| match error {
             WsError::Http(response) => self.refused(&response),
             WsError::Tls(_) => unreachable("TLS failed"),
-            WsError::Io(_) => unreachable("the connection broke"),
+            WsError::Io(error) => {
+                unreachable(&http::tls_failure(&error).unwrap_or("the connection broke".into()))
+            }
             _ => ProviderError::malformed(self.provider, "not a WebSocket answer"),
         })
     }

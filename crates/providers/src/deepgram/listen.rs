@@ -171,7 +171,7 @@ impl Protocol for Listener {
                 out.send_binary(audio);
             }
             SttCommand::Finalize => {
-                self.is_finalizing = self.is_interim;
+                self.is_finalizing |= self.is_interim;
                 out.send_text(r#"{"type":"Finalize"}"#);
             }
             SttCommand::Context(_) => {}

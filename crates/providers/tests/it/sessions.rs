@@ -7,6 +7,7 @@ use offhook_providers::{
     check, stt, tts,
 };
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const VOICES: [&str; 3] = ["deepgram", "elevenlabs", "cartesia"];
 const EARS: [&str; 2] = ["deepgram", "deepgram_flux"];
@@ -140,6 +141,52 @@ async fn finished_voice_without_commands_ends() {
         assert_eq!(next(&mut voice.events).await, TtsEvent::Opened);
         drop(voice.commands);
         assert_eq!(soon("the end", voice.events.recv()).await, None, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn idle_voice_that_is_hung_up_on_is_called_again_but_not_for_ever() {
+    for kind in VOICES {
+        let server = Server::start().await;
+        let mut voice = voice(kind, &server.url);
+        let mut provider = server.socket().await;
+        assert_eq!(next(&mut voice.events).await, TtsEvent::Opened);
+        provider.close(1000, "idle").await;
+        let mut provider = server.socket().await;
+        voice.commands.send(TtsCommand::Speak { context: 1, text: "Still here. ".into() }).await.unwrap();
+        assert!(provider.message().await.is_some(), "{kind} speaks on the new connection");
+        voice.commands.send(TtsCommand::Cancel { context: 1 }).await.unwrap();
+        let failure = async {
+            provider.close(1011, "again").await;
+            voice_failure(&mut voice).await
+        };
+        let error = failure.await;
+        assert_eq!(error.cause, Cause::Unreachable, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn tls_is_spoken_where_the_address_says_so() {
+    let server = Server::start().await;
+    let url = server.url.replace("http:", "https:");
+    for kind in ["cartesia", "openai"] {
+        let settings = patient(settings(kind, &url));
+        let checking = tokio::spawn(async move { check(&settings, Secret::new("key".into())).await });
+        let session = (kind == "cartesia").then(|| voice(kind, &url));
+        let mut streams = Vec::new();
+        for _ in 0..1 + usize::from(session.is_some()) {
+            streams.push(server.connection().await);
+            let stream = streams.last_mut().unwrap();
+            let mut hello = [0; 3];
+            soon("a client hello", stream.read_exact(&mut hello)).await.unwrap();
+            assert_eq!(hello[..2], [22, 3], "{kind}");
+            stream.write_all(b"HTTP/1.1 400 This is no TLS\r\n\r\n").await.unwrap();
+        }
+        let error = soon("the result", checking).await.unwrap().unwrap_err();
+        assert!(error.cause == Cause::Unreachable && error.detail.starts_with("TLS: "), "{error}");
+        if let Some(mut session) = session {
+            assert!(voice_failure(&mut session).await.detail.starts_with("TLS: "));
+        }
     }
 }
 
