@@ -106,6 +106,20 @@ impl History {
         self.items.push(Item { line, reply, tools: Vec::new(), settled: false });
     }
 
+    /// What a reply had still to say goes on under another id, in its place and with its tools.
+    pub(super) fn goes_on(&mut self, before: ReplyId, after: ReplyId, partly_heard: bool) {
+        let Some(at) = self.items.iter().position(|i| i.reply == Some(before)) else { return };
+        if !partly_heard {
+            self.items[at].reply = Some(after);
+            return;
+        }
+        self.last_line += 1;
+        let tools = std::mem::take(&mut self.items[at].tools);
+        let line =
+            Line { number: self.last_line, text: String::new(), cut: false, ..self.items[at].line.clone() };
+        self.items.insert(at + 1, Item { line, reply: Some(after), tools, settled: false });
+    }
+
     /// So much of a reply was heard, and no more will be. Returns the line, unless nothing was heard of it.
     pub(super) fn settle(&mut self, reply: ReplyId, heard: &str, cut: bool) -> Option<Line> {
         let at = self.items.iter().rposition(|i| i.reply == Some(reply))?;

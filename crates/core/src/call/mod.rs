@@ -430,6 +430,8 @@ pub enum Timer {
     Tool,
     /// Both sides are silent.
     Nudge,
+    /// The last words were heard and the caller has nothing to add.
+    Leave,
     /// The call has lasted long enough.
     MaxDuration,
     /// Media has been lost for long enough, or never came.
@@ -481,6 +483,8 @@ pub struct Call {
     active_at: CallTime,
     /// Why the call will end, once something is on its way to end it.
     ending: Option<EndedReason>,
+    /// The last words were heard; only the caller's talking keeps the call up.
+    leaving: bool,
     /// Facts about things that are no more.
     dropped: u32,
 }
@@ -510,6 +514,7 @@ impl Call {
             nudges: 0,
             active_at: CallTime::ZERO,
             ending: None,
+            leaving: false,
             dropped: 0,
         };
         call.open_stt(out);
@@ -608,6 +613,7 @@ impl Call {
         consider(self.mark_deadline(), Timer::Mark);
         consider(self.tool_deadline(), Timer::Tool);
         consider(self.nudge_deadline(), Timer::Nudge);
+        consider(self.leave_deadline(), Timer::Leave);
         consider(self.max_duration_deadline(), Timer::MaxDuration);
         earliest
     }
@@ -744,6 +750,7 @@ impl Call {
             return;
         }
         self.ending = Some(EndedReason::ProvidersFailed);
+        self.take_last_words(out);
         self.drop_answer(out);
         self.interruption = None;
         self.make_way(out);
@@ -773,6 +780,7 @@ impl Call {
             return;
         }
         self.ending = Some(reason);
+        self.take_last_words(out);
         self.drop_answer(out);
         if self.interruption.take().is_some() {
             self.make_way(out);
@@ -816,6 +824,7 @@ impl Call {
             Timer::Mark => self.mark_overdue(out),
             Timer::Tool => self.tools_overdue(out),
             Timer::Nudge => self.nudge(out),
+            Timer::Leave => self.hang_up(EndedReason::AgentHungUp, out),
             Timer::MaxDuration => match self.ending {
                 None => self.say_goodbye(EndedReason::MaxDuration, out),
                 Some(reason) => self.hang_up(reason, out),

@@ -2,7 +2,7 @@
 //! does not know names, keys or causes beyond "may pass".
 
 use super::speech::{Purpose, Reply};
-use super::{Call, Command, Out, SttId};
+use super::{Call, Command, Out, SttId, Then};
 use serde::{Deserialize, Serialize};
 
 /// A provider may fail so often for a passing reason before the next is asked.
@@ -131,14 +131,25 @@ impl Call {
     /// Gives what no audio was made of to the current voice, as replies of their own.
     fn speak_unspoken(&mut self, out: &mut Out) {
         let mut index = 0;
+        let mut behind = false;
         while index < self.replies.len() {
             let reply = &mut self.replies[index];
-            if reply.synthesized || reply.given == 0 {
+            // What waits to be played behind a reply that begins anew must come behind it again.
+            let again = behind && reply.playing && reply.started_at.is_none() && !reply.canned;
+            if reply.given == 0 || (reply.synthesized && !again) {
                 index += 1;
                 continue;
             }
             let before = reply.id;
-            let spoken = reply.heard_text(reply.synthesized_ms).len();
+            let partly = reply.synthesized_ms > 0 && !again;
+            let spoken = if partly { reply.heard_text(reply.synthesized_ms).len() } else { 0 };
+            let text = reply.text[spoken..].trim_start().to_string();
+            if partly && text.is_empty() && reply.written {
+                reply.end_at(spoken);
+                out.push(Command::FinishReply { reply: before });
+                index += 1;
+                continue;
+            }
             let mut rest = Reply::new(
                 self.next_reply.next(),
                 reply.purpose,
@@ -146,26 +157,24 @@ impl Call {
                 reply.ask,
                 self.providers.tts(),
             );
-            rest.text = reply.text[spoken..].trim_start().to_string();
+            rest.text = text;
             rest.written = reply.written;
             rest.held = reply.held;
-            let partly = reply.synthesized_ms > 0;
-            if partly {
-                reply.end_at(spoken);
-                out.push(Command::FinishReply { reply: before });
-            } else {
-                out.push(Command::CancelReply { reply: before });
-            }
             let id = rest.id;
             if let Some(answer) = &mut self.answer {
                 answer.reply_goes_on(before, id);
             }
+            behind = true;
+            self.history.goes_on(before, id, partly);
             if partly {
+                reply.end_at(spoken);
+                reply.then = Then::Listen;
+                out.push(Command::FinishReply { reply: before });
                 self.replies.insert(index + 1, rest);
                 index += 1;
             } else {
+                out.push(Command::CancelReply { reply: before });
                 self.replies[index] = rest;
-                let _ = self.history.settle(before, "", false);
             }
             self.give(id, out);
             index += 1;
@@ -177,7 +186,7 @@ impl Call {
     pub(super) fn say_canned(&mut self, out: &mut Out) {
         let id = self.next_reply.next();
         let apology = self.plan.phrases.apology.clone();
-        let mut reply = Reply::new(id, Purpose::Apology, super::Then::GiveUp, None, self.providers.tts());
+        let mut reply = Reply::new(id, Purpose::Apology, Then::GiveUp, None, self.providers.tts());
         reply.can(&apology, self.now);
         self.replies.push_back(reply);
         self.play_ready(out);

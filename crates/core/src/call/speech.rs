@@ -204,7 +204,6 @@ impl Reply {
         self.written = true;
         self.finished = true;
         self.synthesized = true;
-        self.then = Then::Listen;
     }
 
     /// Makes it a sentence whose audio is at hand.
@@ -291,7 +290,13 @@ impl Call {
             reply.finished = true;
             out.push(Command::FinishReply { reply: id });
         }
+        let answers = reply.purpose == Purpose::Answer;
         if before == 0 && reply.given > 0 {
+            // A filler that has no sound yet would only be in the way.
+            let mute = |r: &Reply| answers && r.purpose == Purpose::Filler && r.synthesized_ms == 0;
+            while let Some(filler) = self.replies.iter().find(|r| mute(r)).map(|r| r.id) {
+                self.discard_reply(filler, out);
+            }
             self.play_ready(out);
         }
     }
@@ -379,10 +384,15 @@ impl Call {
             if reply.id == id {
                 match reply.then {
                     Then::Listen => {}
+                    // Somebody who talks into the goodbye may have one more thing.
+                    Then::HangUp if self.may_be_stopped() => self.leaving = true,
                     Then::HangUp => self.hang_up(super::EndedReason::AgentHungUp, out),
                     Then::GiveUp => self.fall_back(out),
                 }
             }
+        }
+        if let Some(front) = self.replies.front_mut().filter(|r| r.playing && r.started_at.is_none()) {
+            front.expected_at = Some(self.now);
         }
         self.play_ready(out);
     }
@@ -496,7 +506,9 @@ impl Call {
             let mut reply = Reply::new(id, before.purpose, before.then, before.ask, self.providers.tts());
             reply.text = if rest.is_empty() { self.plan.phrases.goodbye.clone() } else { rest };
             reply.written = before.written;
-            if let Some(line) = self.history.settle(before.id, before.heard_text(heard_ms), true) {
+            let heard = before.heard_text(heard_ms);
+            self.history.goes_on(before.id, id, !heard.is_empty());
+            if let Some(line) = self.history.settle(before.id, heard, true) {
                 out.push(Command::Note(line));
             }
             if let Some(answer) = &mut self.answer {

@@ -67,21 +67,12 @@ pub(super) struct Ear {
     keys: String,
     /// Sound that never becomes words: it is not waited for.
     noise: bool,
-    /// The last turn was ended by an interim; its final may still come.
-    late_final: Option<LateFinal>,
+    /// Words that were answered although the recogniser had not settled them: it will say them again.
+    answered: Option<String>,
     /// The number of this turn's line, where it was noted before and taken back.
     line: Option<u32>,
     /// Speech without words that has not been asked about.
     unheard: bool,
-}
-
-/// A final that is still to come for words that were answered already.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct LateFinal {
-    /// What was said before them in the turn.
-    before: String,
-    /// The guess that was answered.
-    interim: String,
 }
 
 impl Ear {
@@ -106,7 +97,20 @@ impl Ear {
         self.covered_ms = 0;
         self.heard_to_ms = 0;
         self.finalizing = false;
-        self.late_final = None;
+        self.answered = None;
+    }
+
+    /// What of a transcript has not been answered.
+    fn unanswered<'a>(&mut self, text: &'a str) -> &'a str {
+        let Some(answered) = &self.answered else { return text.trim() };
+        let count = words::words(answered).count();
+        let shared = words::shared_beginning(answered, text);
+        if shared == 0 || shared * 2 < count.min(words::words(text).count()) {
+            // The recogniser has gone on to another utterance.
+            self.answered = None;
+            return text.trim();
+        }
+        words::after_words(text, count)
     }
 
     fn text(&self) -> String {
@@ -198,16 +202,6 @@ impl Answer {
     }
 }
 
-/// What a late final turned out to be.
-enum Settled {
-    /// What had been answered, and no more.
-    Nothing,
-    /// These words are new.
-    Words(String),
-    /// Words of another utterance.
-    NotThese,
-}
-
 /// The caller makes a sound while the agent has the floor; the agent holds its tongue until it is known what it was.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Interruption {
@@ -215,8 +209,6 @@ pub(super) struct Interruption {
     stopped_at: Option<CallTime>,
     /// Playout was paused for it.
     paused: bool,
-    /// What was said before it and is not answered.
-    said_before: String,
 }
 
 impl Call {
@@ -264,9 +256,8 @@ impl Call {
             self.dropped += 1;
             return;
         }
-        self.ear.interim = cut_at(text.trim(), limits::TRANSCRIPT_CHARS).to_string();
         self.ear.heard_to_ms = end_ms;
-        self.words_came(false, out);
+        self.guessed(&text, out);
     }
 
     pub(super) fn final_words(&mut self, stt: SttId, text: String, end_ms: u32, end: bool, out: &mut Out) {
@@ -274,21 +265,12 @@ impl Call {
             self.dropped += 1;
             return;
         }
-        let mut text = text;
-        if let Some(late) = self.ear.late_final.take() {
-            match self.settle_late(late, &text, out) {
-                Settled::Nothing => {
-                    self.ear.covered_ms = self.ear.covered_ms.max(end_ms);
-                    return;
-                }
-                Settled::Words(more) => text = more,
-                Settled::NotThese if end_ms <= self.ear.covered_ms => return,
-                Settled::NotThese => {}
-            }
-        } else if end_ms <= self.ear.covered_ms && !text.trim().is_empty() {
+        if end_ms <= self.ear.covered_ms && self.ear.answered.is_none() && !text.trim().is_empty() {
             self.dropped += 1;
             return;
         }
+        let text = self.ear.unanswered(&text).to_string();
+        self.ear.answered = None;
         self.ear.interim.clear();
         append(&mut self.ear.said, &text);
         self.ear.heard_to_ms = self.ear.heard_to_ms.max(end_ms);
@@ -298,25 +280,6 @@ impl Call {
         if !text.trim().is_empty() {
             self.words_came(true, out);
         }
-    }
-
-    /// A final came while one was expected for words that were answered by their interim: does it belong to them, and
-    /// what of it is new?
-    fn settle_late(&mut self, late: LateFinal, text: &str, out: &mut Out) -> Settled {
-        let guessed = words::words(&late.interim).count();
-        let shared = words::shared_beginning(&late.interim, text);
-        if shared == 0 || shared * 2 < guessed.min(words::words(text).count()) {
-            return Settled::NotThese;
-        }
-        let more = words::after_words(text, guessed);
-        if more.is_empty() {
-            return Settled::Nothing;
-        }
-        if self.interruption.is_none() && self.reopen_turn(out) {
-            self.ear.said = late.before;
-            return Settled::Words(text.to_string());
-        }
-        Settled::Words(more.to_string())
     }
 
     pub(super) fn utterance_end(&mut self, stt: SttId) {
@@ -330,11 +293,20 @@ impl Call {
             self.dropped += 1;
             return;
         }
-        self.ear.interim = cut_at(text.trim(), limits::TRANSCRIPT_CHARS).to_string();
-        self.words_came(false, out);
+        self.guessed(&text, out);
         if !self.ear.speaking || words::finished(&self.ear.text()) == Finished::Complete {
             self.start_ahead(out);
         }
+    }
+
+    /// The recogniser guesses what is being said.
+    fn guessed(&mut self, text: &str, out: &mut Out) {
+        let new = cut_at(self.ear.unanswered(text), limits::TRANSCRIPT_CHARS).to_string();
+        if new.is_empty() && self.ear.interim.is_empty() {
+            return;
+        }
+        self.ear.interim = new;
+        self.words_came(false, out);
     }
 
     /// The recogniser has understood something.
@@ -377,13 +349,35 @@ impl Call {
 
     /// Something of the agent can be heard, or is about to be.
     fn agent_has_floor(&self) -> bool {
-        self.replies.iter().any(|r| !r.held)
+        self.leaving
+            || self.replies.iter().any(|r| !r.held)
             || self.answer.as_ref().is_some_and(|a| a.released && self.answer_is_open())
     }
 
     /// The last words are being said; only real words stop them.
     fn is_leaving(&self) -> bool {
         self.ending.is_some()
+    }
+
+    /// The caller has been talking into the last words for long enough to mean it.
+    pub(super) fn may_be_stopped(&self) -> bool {
+        let since = self.ear.started_at;
+        let until = if self.ear.speaking { self.now } else { self.ear.stopped_at.unwrap_or(since) };
+        let fresh = self.ear.speaking || until.plus_ms(self.plan.timing.final_ms) > self.now;
+        self.may_stay() && fresh && !self.ear.noise && until.since_ms(since) >= MEANT_MS
+    }
+
+    /// When the wait for a caller who talks into the goodbye is over.
+    pub(super) fn leave_deadline(&self) -> Option<CallTime> {
+        let timing = &self.plan.timing;
+        let ear = &self.ear;
+        let silent_from = ear.stopped_at.unwrap_or(ear.started_at);
+        let at = if ear.speaking {
+            ear.started_at.plus_ms(timing.noise_ms)
+        } else {
+            silent_from.plus_ms(timing.final_ms)
+        };
+        self.leaving.then_some(at)
     }
 
     /// The last words were the agent's own choice, and the caller may talk it out of leaving.
@@ -397,8 +391,7 @@ impl Call {
         }
         let stopped_at = (!self.ear.speaking).then_some(self.now);
         let paused = !self.is_leaving() && self.replies.iter().any(|r| r.playing);
-        let said_before = if self.ear.speaking { self.ear.said.clone() } else { String::new() };
-        self.interruption = Some(Interruption { since: self.now, stopped_at, paused, said_before });
+        self.interruption = Some(Interruption { since: self.now, stopped_at, paused });
         if paused {
             self.pause_playing();
             out.push(Command::PausePlayout);
@@ -411,6 +404,7 @@ impl Call {
             && (!self.may_stay() || words::is_farewell(&text) || words::is_backchannel(&text));
         if bound_to_leave {
             if settled {
+                self.take_last_words(out);
                 self.never_mind(out);
             }
             return;
@@ -458,7 +452,6 @@ impl Call {
     fn never_mind(&mut self, out: &mut Out) {
         let Some(interruption) = self.interruption.take() else { return };
         self.ear.begin_anew();
-        self.ear.said = interruption.said_before;
         self.active_at = self.now;
         if interruption.paused {
             self.go_on_playing(out);
@@ -471,6 +464,7 @@ impl Call {
     fn yield_floor(&mut self, out: &mut Out) {
         self.interruption = None;
         self.ending = None;
+        self.leaving = false;
         if self.reopen_turn(out) {
             return;
         }
@@ -535,11 +529,13 @@ impl Call {
     pub(super) fn turn_ended(&mut self, out: &mut Out) {
         let text = self.ear.text();
         let speech_end = self.ear.stopped_at.unwrap_or(self.ear.words_at);
-        let late = (!self.ear.interim.is_empty())
-            .then(|| LateFinal { before: self.ear.said.clone(), interim: self.ear.interim.clone() });
+        // The recogniser repeats the whole unsettled segment: what was answered of it before, and now.
+        let mut answered = self.ear.answered.take().unwrap_or_default();
+        append(&mut answered, &self.ear.interim);
+        let answered = (!self.ear.interim.is_empty()).then_some(answered);
         let (thrown_away, line) = (self.ear.thrown_away, self.ear.line);
         self.ear.begin_anew();
-        self.ear.late_final = late;
+        self.ear.answered = answered;
         self.nudges = 0;
         let ready =
             self.answer.as_ref().is_some_and(|a| !a.released && a.normalized == words::normalized(&text));
@@ -916,10 +912,8 @@ impl Call {
     /// The call ends in the middle of the caller's words: they were said, so they are kept.
     pub(super) fn take_last_words(&mut self, out: &mut Out) {
         let text = self.ear.text();
-        if text.is_empty()
-            || self.connected_at.is_none()
-            || words::is_backchannel(&text) && self.agent_has_floor()
-        {
+        let hum = (words::is_backchannel(&text) || words::is_farewell(&text)) && self.agent_has_floor();
+        if text.is_empty() || self.connected_at.is_none() || hum {
             return;
         }
         self.turn += 1;
