@@ -1,0 +1,128 @@
+//! `offhook serve`: builds everything from top to bottom and answers the phone.
+
+use super::{Where, first_workspace, open_store};
+use crate::config::{Config, LogFormat};
+use crate::declared::Declared;
+use crate::demo;
+use anyhow::{Context as _, Result};
+use clap::Args as ClapArgs;
+use offhook_core::Secret;
+use offhook_server::app::App;
+use offhook_server::call::driver::Surroundings;
+use offhook_server::call::recorder::Recorder;
+use offhook_server::call::registry::Registry;
+use offhook_server::live::Live;
+use offhook_server::speech::Phrasebook;
+use offhook_store::{Apply, Node, Scope, Store, WorkspaceSpec, system_environment};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Where to listen, in place of `server.listen`
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    at: Where,
+    /// Connections, agents and numbers to bring about before the first call
+    #[arg(long, value_name = "FILE")]
+    apply: Option<PathBuf>,
+}
+
+pub async fn run(args: Args) -> Result<()> {
+    let mut config = args.at.config()?;
+    config.server.listen = args.listen.unwrap_or(config.server.listen);
+    logging(&config);
+    let environment = system_environment();
+    let store = open_store(&config).await?;
+    let scope = first_scope(&store).await?;
+    if config.demo.enabled {
+        let token = simulator_token(&config, &*environment)?;
+        let (declaration, words) = demo::declaration(&config.demo.number, token, |name| std::env::var(name).ok());
+        store.apply(&scope, &declaration, Apply::Write).await.context("the demo agent")?;
+        println!("demo agent on {}: {words}", config.demo.number);
+    }
+    if let Some(file) = &args.apply {
+        let declaration = Declared::read(file)?.declaration()?;
+        store.apply(&scope, &declaration, Apply::Write).await.with_context(|| file.display().to_string())?;
+    }
+
+    let listener = tokio::net::TcpListener::bind(config.server.listen)
+        .await
+        .with_context(|| format!("{} cannot be listened on; is another server running?", config.server.listen))?;
+    let address = listener.local_addr()?;
+    let public_url = match config.server.public_url.as_str() {
+        "" => format!("http://{address}"),
+        url => url.to_owned(),
+    };
+    let registry = Arc::new(Registry::default());
+    let (recorder, recording) = Recorder::start(store.clone(), registry.clone());
+    let app = Arc::new(App {
+        around: Surroundings { registry, recorder, live: Live::default() },
+        http: reqwest::Client::builder().tcp_nodelay(true).build()?,
+        public_url: public_url.parse().with_context(|| format!("server.public_url `{public_url}`"))?,
+        node: Node { name: node_name(&config), lease_ms: config.server.lease_s * 1_000 },
+        phrases: Arc::new(Phrasebook::default()),
+        canned_apology: offhook_providers::offline::canned_apology().into(),
+        environment,
+        store,
+    });
+    println!("ready http://{address}");
+    offhook_server::router::serve(app, listener, shutdown(), std::time::Duration::from_secs(config.server.drain_s)).await?;
+    recording.await?;
+    Ok(())
+}
+
+/// Makes the first organization where there is none, and shows its key once.
+async fn first_scope(store: &Store) -> Result<Scope> {
+    let spec = WorkspaceSpec { name: "Main".into(), time_zone: "UTC".into(), business_hours: json!({}) };
+    if let Some(first) = store.create_first("My organization", &spec).await? {
+        println!("API key, shown this once: {}", first.key.expose());
+        return Ok(Scope::system(&first.workspace, "serve"));
+    }
+    first_workspace(store, "serve").await?.context("the database has an organization without a workspace")
+}
+
+/// What the simulated line signs its webhooks with: made once, and read by `offhook dial` on the same machine.
+fn simulator_token(config: &Config, environment: &dyn offhook_store::Environment) -> Result<Secret<String>> {
+    let path = config.server.data.join("simulator.token");
+    if let Ok(token) = std::fs::read_to_string(&path) {
+        return Ok(Secret::new(token.trim().to_owned()));
+    }
+    let mut bytes = [0; 16];
+    environment.fill(&mut bytes);
+    let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    std::fs::write(&path, &token).with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(Secret::new(token))
+}
+
+fn node_name(config: &Config) -> String {
+    match config.server.node.as_str() {
+        "" => std::fs::read_to_string("/etc/hostname").map_or("node".into(), |name| name.trim().to_owned()),
+        name => name.to_owned(),
+    }
+}
+
+fn logging(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Pretty => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Ends when the process is asked to.
+async fn shutdown() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(_) => return std::future::pending().await,
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
