@@ -3,9 +3,15 @@
 
 pub mod abilities;
 pub mod agent;
+pub mod api;
 pub mod app;
+pub mod auth;
 pub mod call;
 pub mod carrier;
 pub mod hooks;
 pub mod live;
+pub mod node;
+pub mod problem;
+pub mod router;
 pub mod speech;
+pub mod telemetry;

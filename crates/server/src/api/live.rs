@@ -1,0 +1,327 @@
+//! What happens on calls right now, as server-sent events: of the whole workspace, or of one call from its first word.
+//! Events are hints; the record is written when a call has ended.
+
+use super::calls::TurnTiming;
+use super::request::Id;
+use crate::app::App;
+use crate::auth::Caller;
+use crate::call::finish::word;
+use crate::hooks;
+use crate::live::{self, Happening};
+use crate::problem::{About, Problem};
+use crate::router::Stopping;
+use axum::Extension;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream, StreamExt};
+use offhook_core::call::log::fold;
+use offhook_core::call::{self, Call, CallPlan, Purpose, Speaker};
+use offhook_core::entity::{self, CallStatus, MessageRole};
+use offhook_core::{ConversationId, WorkspaceId};
+use offhook_store::{CallFilter, LogFrom, PAGE_ROWS_MAX, Page, Scope};
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use utoipa::ToSchema;
+
+/// One event of one call. `event` is also the name of the server-sent event.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum LiveEvent {
+    /// It rings.
+    Ringing {
+        /// `cnv_…`
+        call: String,
+        /// Who calls, as the carrier wrote it.
+        from: String,
+        /// Who is called.
+        to: String,
+    },
+    /// It was answered.
+    Answered {
+        /// `cnv_…`
+        call: String,
+    },
+    /// A line was said. A line with a number that came before replaces it.
+    Line {
+        /// `cnv_…`
+        call: String,
+        /// The line.
+        line: Line,
+    },
+    /// An answer has begun to be heard.
+    Timing {
+        /// `cnv_…`
+        call: String,
+        /// How long it took.
+        timing: TurnTiming,
+    },
+    /// An ability is used.
+    Tool {
+        /// `cnv_…`
+        call: String,
+        /// Its name.
+        name: String,
+    },
+    /// It is over; its record is written in this moment.
+    Ended {
+        /// `cnv_…`
+        call: String,
+        /// Why, in a word.
+        reason: String,
+    },
+    /// The watcher was too slow: it has missed so many events, of any call.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// One line of a transcript.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Line {
+    /// Its place, from 1.
+    number: u32,
+    /// The turn it belongs to: 0 for the greeting.
+    turn: u32,
+    /// Who speaks.
+    speaker: LineSpeaker,
+    /// Why the agent spoke.
+    purpose: Option<LinePurpose>,
+    /// When, in ms since the call began to ring.
+    at_ms: u64,
+    /// The caller's words, or the agent's as far as they were heard.
+    text: String,
+    /// The agent was interrupted: there was more to say.
+    cut: bool,
+}
+
+macro_rules! mirrored {
+    ($($(#[$doc:meta])* $name:ident = $core:ident { $($(#[$member_doc:meta])* $member:ident,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Serialize, ToSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$member_doc])* $member,)* }
+
+        impl From<$core> for $name {
+            fn from(word: $core) -> Self {
+                match word { $($core::$member => $name::$member,)* }
+            }
+        }
+    )*};
+}
+
+mirrored! {
+    /// Who speaks a line.
+    LineSpeaker = Speaker {
+        /// The caller.
+        Caller,
+        /// The agent.
+        Agent,
+    }
+    /// Why the agent spoke.
+    LinePurpose = Purpose {
+        /// The first message.
+        Greeting,
+        /// An answer to what the caller said.
+        Answer,
+        /// Something to hear while an answer takes long.
+        Filler,
+        /// Asked into silence.
+        Nudge,
+        /// What was heard could not be understood.
+        NotUnderstood,
+        /// The last words.
+        Goodbye,
+        /// Something broke.
+        Apology,
+    }
+}
+
+impl From<call::Line> for Line {
+    fn from(line: call::Line) -> Self {
+        Line {
+            number: line.number,
+            turn: line.turn,
+            speaker: line.speaker.into(),
+            purpose: line.purpose.map(LinePurpose::from),
+            at_ms: line.at.as_ms(),
+            text: line.text,
+            cut: line.cut,
+        }
+    }
+}
+
+impl LiveEvent {
+    fn of(event: &live::LiveEvent) -> Self {
+        let call = event.call.to_string();
+        match &event.what {
+            Happening::Ringing { from, to } => {
+                LiveEvent::Ringing { call, from: from.expose().clone(), to: to.expose().clone() }
+            }
+            Happening::Answered => LiveEvent::Answered { call },
+            Happening::Line { line } => LiveEvent::Line { call, line: line.expose().clone().into() },
+            Happening::Timed { timing } => LiveEvent::Timing { call, timing: timing.into() },
+            Happening::Tool { name } => LiveEvent::Tool { call, name: name.clone() },
+            Happening::Ended { reason } => LiveEvent::Ended { call, reason: word(*reason) },
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            LiveEvent::Ringing { .. } => "ringing",
+            LiveEvent::Answered { .. } => "answered",
+            LiveEvent::Line { .. } => "line",
+            LiveEvent::Timing { .. } => "timing",
+            LiveEvent::Tool { .. } => "tool",
+            LiveEvent::Ended { .. } => "ended",
+            LiveEvent::Missed { .. } => "missed",
+        }
+    }
+}
+
+/// Watches every call of the workspace
+///
+/// Calls in progress come first, as `ringing` and `answered`.
+#[utoipa::path(get, path = "/api/live", tag = "calls", operation_id = "watchCalls",
+    responses((status = OK, body = LiveEvent, content_type = "text/event-stream")))]
+pub async fn workspace(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Extension(stopping): Extension<Stopping>,
+) -> Result<Response, Problem> {
+    // Before the calls are read: what happens meanwhile comes twice rather than never.
+    let from_now = app.around.live.watch();
+    let open = app.store.calls(&scope, CallFilter::Live, &Page::first(PAGE_ROWS_MAX)).await?;
+    let known = open.rows.into_iter().rev().flat_map(beginning).collect();
+    Ok(stream_of(known, from_now, Watched::Workspace(scope.workspace().clone()), stopping))
+}
+
+/// Watches one call: its transcript so far, then every line as it is said
+///
+/// The stream ends with the call. Of a call that has ended it is the whole.
+#[utoipa::path(get, path = "/api/calls/{id}/events", tag = "calls", operation_id = "watchCall",
+    params(("id" = String, Path)), responses((status = OK, body = LiveEvent, content_type = "text/event-stream")))]
+pub async fn call(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<ConversationId>,
+    Extension(stopping): Extension<Stopping>,
+) -> Result<Response, Problem> {
+    let from_now = app.around.live.watch();
+    let known = so_far(&app, &scope, &id).await?;
+    Ok(stream_of(known, from_now, Watched::Call(id), stopping))
+}
+
+/// What is watched.
+enum Watched {
+    Workspace(WorkspaceId),
+    Call(ConversationId),
+}
+
+impl Watched {
+    fn sees(&self, event: &live::LiveEvent) -> bool {
+        match self {
+            Watched::Workspace(id) => event.workspace == *id,
+            Watched::Call(id) => event.call == *id,
+        }
+    }
+
+    fn is_over_with(&self, event: &LiveEvent) -> bool {
+        matches!((self, event), (Watched::Call(_), LiveEvent::Ended { .. }))
+    }
+}
+
+/// What is known, then what happens until the watched is over or the server stops.
+fn stream_of(
+    known: Vec<LiveEvent>,
+    from_now: Receiver<Arc<live::LiveEvent>>,
+    watched: Watched,
+    stopping: Stopping,
+) -> Response {
+    let over = known.last().is_some_and(|event| watched.is_over_with(event));
+    let live = (!over).then_some(from_now);
+    let events = stream::iter(known)
+        .chain(happenings(live, watched))
+        .take_until(stopping.closing.cancelled_owned())
+        .map(|event| Event::default().event(event.name()).json_data(&event));
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn happenings(
+    from_now: Option<Receiver<Arc<live::LiveEvent>>>,
+    watched: Watched,
+) -> impl Stream<Item = LiveEvent> {
+    stream::unfold((from_now, watched), |(from_now, watched)| async move {
+        let mut from_now = from_now?;
+        let event = loop {
+            match from_now.recv().await {
+                Ok(event) if watched.sees(&event) => break LiveEvent::of(&event),
+                Ok(_) => {}
+                Err(RecvError::Lagged(events)) => break LiveEvent::Missed { events },
+                Err(RecvError::Closed) => return None,
+            }
+        };
+        let rest = (!watched.is_over_with(&event)).then_some(from_now);
+        Some((event, (rest, watched)))
+    })
+}
+
+/// How a call began.
+fn beginning(call: entity::Call) -> Vec<LiveEvent> {
+    let id = call.id.to_string();
+    let (from, to) = (call.from.into_inner(), call.to.into_inner());
+    let answered = call.answered_at_us.map(|_| LiveEvent::Answered { call: id.clone() });
+    [LiveEvent::Ringing { call: id, from, to }].into_iter().chain(answered).collect()
+}
+
+/// One call as far as the store knows it.
+async fn so_far(app: &App, scope: &Scope, id: &ConversationId) -> Result<Vec<LiveEvent>, Problem> {
+    let stored = app.store.call(scope, id).await.about(id)?;
+    let began_us = stored.started_at_us;
+    let ended = (stored.status == CallStatus::Ended).then(|| stored.ended_reason.clone().unwrap_or_default());
+    let mut events = beginning(stored);
+    let lines: Vec<Line> = match ended {
+        None => unfinished(app, scope, id).await?.into_iter().map(Line::from).collect(),
+        Some(_) => {
+            let messages = app.store.messages(scope, id).await.about(id)?;
+            messages.into_iter().map(|message| finished(message, began_us)).collect()
+        }
+    };
+    events.extend(lines.into_iter().map(|line| LiveEvent::Line { call: id.to_string(), line }));
+    events.extend(ended.map(|reason| LiveEvent::Ended { call: id.to_string(), reason }));
+    Ok(events)
+}
+
+/// The transcript of a call in progress: its log, folded.
+async fn unfinished(app: &App, scope: &Scope, id: &ConversationId) -> Result<Vec<call::Line>, Problem> {
+    let log = app.store.load_log(scope, id, LogFrom::Snapshot).await.about(id)?;
+    let unreadable = |error: serde_json::Error| Problem::internal(&error);
+    let lines = hooks::lines(&log).map_err(unreadable)?;
+    let call: Call = match &log.snapshot {
+        Some(snapshot) => serde_json::from_str(snapshot.state.expose()).map_err(unreadable)?,
+        None => {
+            let plan: CallPlan = serde_json::from_str(&log.plan).map_err(unreadable)?;
+            Call::start(plan, &mut Vec::new())
+        }
+    };
+    Ok(fold(call, &lines).transcript())
+}
+
+fn finished(message: entity::Message, began_us: i64) -> Line {
+    let at_us = message.at_us.saturating_sub(began_us).max(0);
+    Line {
+        number: message.seq + 1,
+        turn: message.turn,
+        speaker: match message.role {
+            MessageRole::Member => LineSpeaker::Caller,
+            _ => LineSpeaker::Agent,
+        },
+        purpose: None,
+        at_ms: at_us.unsigned_abs() / 1_000,
+        cut: message.heard.is_some(),
+        text: message.heard.unwrap_or(message.text).into_inner(),
+    }
+}

@@ -1,0 +1,61 @@
+//! What a node does beside its calls: says that it still drives them, lets go of those that another has taken, throws away what has expired.
+//! It does not know what a call does.
+
+use crate::app::App;
+use crate::call::registry::Letter;
+use crate::telemetry;
+use offhook_store::StoreError;
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// Renewals within the time that a lease holds: two may fail.
+const RENEWALS_PER_LEASE: u32 = 3;
+/// The shortest time between two renewals, ms.
+const RENEWAL_MS_MIN: u32 = 10;
+/// How often what has expired is thrown away.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
+/// How often samples of the metrics are folded together.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
+
+/// Does a node's housekeeping for as long as it is polled.
+pub async fn run(app: &App) -> Infallible {
+    let renewal_ms = (app.node.lease_ms / RENEWALS_PER_LEASE).max(RENEWAL_MS_MIN);
+    let every = |period| {
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let mut renewal = every(Duration::from_millis(renewal_ms.into()));
+    let mut tidying = every(TIDY_EVERY);
+    let mut folding = every(METRICS_EVERY);
+    loop {
+        tokio::select! {
+            _ = renewal.tick() => {
+                if let Err(error) = renew(app).await {
+                    tracing::error!(%error, "The leases of this node's calls were not renewed");
+                }
+            }
+            _ = tidying.tick() => {
+                if let Err(error) = app.store.forget_webhook_answers().await {
+                    tracing::warn!(%error, "Expired answers to webhooks were not thrown away");
+                }
+            }
+            _ = folding.tick() => telemetry::fold(),
+        }
+    }
+}
+
+/// Extends the leases of all calls that are driven here, and lets go of those that are another node's by now.
+pub async fn renew(app: &App) -> Result<(), StoreError> {
+    // Before the store is asked: a call that begins meanwhile has its row already, but is not in the answer.
+    let driven = app.around.registry.ids();
+    let held = app.store.renew_leases(&app.node).await?;
+    for call in driven.iter().filter(|id| !held.contains(id)) {
+        if let Some(handle) = app.around.registry.by_id(call) {
+            tracing::warn!(call.id = %call, "Another node drives a call of ours: letting go of it");
+            handle.tell(Letter::TakenOver);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! Every route on one page, what happens to every request, and the server from the first connection to the last.
+//! It does not know what a route does.
+
+use crate::api::document::{self, Document};
+use crate::api::{agents, calls, connections, conversations, keys, live, phone_numbers, workspace};
+use crate::app::App;
+use crate::problem::{Kind, Problem};
+use crate::{hooks, node, telemetry};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use axum::{Extension, Router};
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Bytes of a request's body; an agent's instructions are the longest thing that is sent.
+pub const BODY_BYTES: usize = 1024 * 1024;
+/// How long connections may take to end once no call is left.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How often it is looked whether calls are left.
+const DRAINING_LOOK: Duration = Duration::from_millis(50);
+/// Where carriers announce new calls.
+const RINGS: &[&str] = &["/hooks/twilio/voice"];
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES: usize = 8;
+
+/// How far the server is with stopping.
+#[derive(Clone, Debug, Default)]
+pub struct Stopping {
+    /// No new calls are taken; those that are open go on.
+    pub draining: CancellationToken,
+    /// Connections are being closed.
+    pub closing: CancellationToken,
+}
+
+/// Every route of the API with its documentation.
+pub fn api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(workspace::read, workspace::change))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(connections::list, connections::create))
+        .routes(routes!(connections::read, connections::change, connections::delete))
+        .routes(routes!(connections::check))
+        .routes(routes!(phone_numbers::list, phone_numbers::create))
+        .routes(routes!(phone_numbers::read, phone_numbers::change, phone_numbers::delete))
+        .routes(routes!(agents::list, agents::create))
+        .routes(routes!(agents::read, agents::change, agents::delete))
+        .routes(routes!(agents::check))
+        .routes(routes!(agents::versions))
+        .routes(routes!(agents::restore))
+        .routes(routes!(conversations::list))
+        .routes(routes!(conversations::read))
+        .routes(routes!(conversations::messages))
+        .routes(routes!(calls::list))
+        .routes(routes!(calls::read))
+        .routes(routes!(calls::log))
+        .routes(routes!(calls::hang_up))
+        .routes(routes!(live::call))
+        .routes(routes!(live::workspace))
+}
+
+/// The whole server as a service.
+pub fn router(app: Arc<App>, stopping: Stopping) -> Router {
+    let (api, document) = api().split_for_parts();
+    let document: Arc<str> =
+        document::complete(document).to_json().expect("a document of strings is JSON").into();
+    let rings = middleware::from_fn_with_state(stopping.clone(), turn_rings_away);
+    Router::new()
+        .merge(hooks::router().layer(rings))
+        .merge(api)
+        .route(
+            "/api/openapi.json",
+            get(async move || ([(header::CONTENT_TYPE, "application/json")], document.to_string())),
+        )
+        .route("/healthz", get(async || "ok"))
+        .route("/readyz", get(telemetry::ready))
+        .route("/metrics", get(telemetry::metrics))
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .layer(Extension(stopping))
+        .with_state(app)
+}
+
+/// Serves until `shutdown`, then takes no new calls, lets open ones go on for `drain` at most, and closes.
+pub async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> io::Result<()> {
+    telemetry::count();
+    let stopping = Stopping::default();
+    // Without it a streamed answer waits 40 ms for the acknowledgement of the piece before.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "A connection stays without TCP_NODELAY");
+        }
+    });
+    let server = axum::serve(listener, router(app.clone(), stopping.clone()))
+        .with_graceful_shutdown(stopping.closing.clone().cancelled_owned())
+        .into_future();
+    let stop = async {
+        shutdown.await;
+        stopping.draining.cancel();
+        drained(&app, drain).await;
+        stopping.closing.cancel();
+        tokio::time::sleep(CLOSING).await;
+        tracing::warn!("Connections are cut: they did not end in time");
+    };
+    tokio::select! {
+        served = server => served,
+        () = stop => Ok(()),
+        never = node::run(&app) => match never {},
+    }
+}
+
+/// Waits until no call is open, for `drain` at most.
+async fn drained(app: &App, drain: Duration) {
+    let open = || app.around.registry.count();
+    tracing::info!(calls = open(), "Stopping: no new calls are taken");
+    let over = async {
+        while open() > 0 {
+            tokio::time::sleep(DRAINING_LOOK).await;
+        }
+    };
+    if tokio::time::timeout(drain, over).await.is_err() {
+        tracing::warn!(calls = open(), "Stopping with open calls: they go on when a node takes them up");
+    }
+}
+
+/// A server that stops is out of order for new calls: the carrier asks the fallback page, or another node.
+async fn turn_rings_away(State(stopping): State<Stopping>, request: Request, next: Next) -> Response {
+    if stopping.draining.is_cancelled() && RINGS.contains(&request.uri().path()) {
+        return Problem::passing("this node is stopping and takes no new calls", "ask another node")
+            .into_response();
+    }
+    next.run(request).await
+}
+
+async fn no_route(method: Method, uri: Uri) -> Problem {
+    let detail = format!("there is no {method} {}", uri.path());
+    Problem::new(Kind::NotFound, detail, "GET /api/openapi.json lists every route")
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} has no {method}", uri.path());
+    Problem::new(Kind::WrongMethod, detail, "the `allow` header of this answer lists its methods")
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    // The panic itself was told to the log by the panic hook.
+    Problem::internal(&io::Error::other("a handler panicked")).into_response()
+}
+
+/// Names every request, measures it and tells the log. Neither query nor body is told: they may hold anybody's number.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut bytes = [0; REQUEST_ID_BYTES];
+    app.environment.fill(&mut bytes);
+    let id = format!("{:016x}", u64::from_be_bytes(bytes));
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str).to_owned();
+    let began = Instant::now();
+    let span = tracing::info_span!("request", id, http.method = %method, http.route = route);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (took, status) = (began.elapsed(), response.status().as_u16());
+    span.in_scope(|| {
+        tracing::debug!(http.status = status, took_us = took.as_micros() as u64, "Request answered")
+    });
+    let labels = [("method", method.to_string()), ("route", route), ("status", status.to_string())];
+    metrics::histogram!("offhook_http_request_seconds", &labels).record(took.as_secs_f64());
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
