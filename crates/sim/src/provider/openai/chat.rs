@@ -128,72 +128,57 @@ fn check(body: &Value, shared: &Shared) -> Result<(), Refusal> {
 
 /// Every tool call of the assistant must be answered straight after it, and nothing else may be.
 fn check_messages(messages: &[Value]) -> Result<(), Refusal> {
+    const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
     let mut unanswered: BTreeSet<&str> = BTreeSet::new();
     for (place, message) in messages.iter().enumerate() {
-        let param = format!("messages.[{place}]");
-        let role = message["role"].as_str().ok_or_else(|| Refusal::missing(&format!("{param}.role")))?;
-        if role != "tool" && !unanswered.is_empty() {
-            return Err(Refusal::new(format!(
-                "An assistant message with 'tool_calls' must be followed by tool messages responding to each \
-                 'tool_call_id'. The following tool_call_ids did not have response messages: {}",
-                unanswered.into_iter().collect::<Vec<_>>().join(", ")
-            )));
+        let param = |field: &str| format!("messages.[{place}].{field}");
+        let role = message["role"].as_str().unwrap_or_default();
+        if !ROLES.contains(&role) {
+            return Err(Refusal::invalid(
+                &param("role"),
+                "expected system, assistant, user, tool or developer",
+            ));
         }
-        match role {
-            "system" | "developer" | "user" if text_of(message).is_some() => {}
-            "assistant" if message["tool_calls"].is_null() && text_of(message).is_some() => {}
-            "assistant" if message["tool_calls"].is_array() => {
-                for call in message["tool_calls"].as_array().into_iter().flatten() {
-                    let arguments = &call["function"]["arguments"];
-                    if call["type"] != "function"
-                        || !call["function"]["name"].is_string()
-                        || !arguments.is_string()
-                    {
-                        return Err(Refusal::invalid(
-                            &format!("{param}.tool_calls"),
-                            "expected functions with arguments",
-                        ));
-                    }
-                    unanswered.insert(
-                        call["id"]
-                            .as_str()
-                            .ok_or_else(|| Refusal::missing(&format!("{param}.tool_calls[].id")))?,
-                    );
-                }
+        if role == "tool" {
+            if !unanswered.remove(message["tool_call_id"].as_str().unwrap_or_default()) {
+                let why = "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with \
+                           'tool_calls'.";
+                return Err(Refusal::about(&param("role"), "invalid_value", why));
             }
-            "tool" if text_of(message).is_some() => {
-                let id = message["tool_call_id"].as_str().unwrap_or_default();
-                if !unanswered.remove(id) {
-                    let message = "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'.";
-                    return Err(Refusal::about(
-                        &format!("{param}.role"),
-                        "invalid_value",
-                        format!("Invalid parameter: {message}"),
-                    ));
-                }
-            }
-            "system" | "developer" | "user" | "assistant" | "tool" => {
-                return Err(Refusal::about(
-                    &format!("{param}.content"),
-                    "invalid_type",
-                    format!("Invalid type for '{param}.content': expected a string or an array of objects."),
-                ));
-            }
-            _ => {
-                return Err(Refusal::invalid(
-                    &format!("{param}.role"),
-                    "expected system, assistant, user, tool or developer",
-                ));
-            }
+        } else if let Some(id) = unanswered.first() {
+            return Err(unanswered_call(id));
+        }
+        if let Some(calls) = message["tool_calls"].as_array().filter(|_| role == "assistant") {
+            let ids: Option<Vec<&str>> = calls.iter().map(id_of_call).collect();
+            let ids = ids.filter(|ids| !ids.is_empty());
+            unanswered.extend(
+                ids.ok_or_else(|| Refusal::invalid(&param("tool_calls"), "expected calls of functions"))?,
+            );
+        } else if text_of(message).is_none() {
+            let why = "expected a string or an array of objects";
+            return Err(Refusal::about(
+                &param("content"),
+                "invalid_type",
+                format!("Invalid type for '{}': {why}.", param("content")),
+            ));
         }
     }
-    match unanswered.first() {
-        Some(id) => Err(Refusal::new(format!(
-            "An assistant message with 'tool_calls' must be followed by tool messages responding to each \
-             'tool_call_id'. The following tool_call_ids did not have response messages: {id}"
-        ))),
-        None => Ok(()),
-    }
+    unanswered.first().map_or(Ok(()), |id| Err(unanswered_call(id)))
+}
+
+fn unanswered_call(id: &str) -> Refusal {
+    Refusal::new(format!(
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. \
+         The following tool_call_ids did not have response messages: {id}"
+    ))
+}
+
+/// The id of a well-formed tool call.
+fn id_of_call(call: &Value) -> Option<&str> {
+    let function = &call["function"];
+    let formed =
+        call["type"] == "function" && function["name"].is_string() && function["arguments"].is_string();
+    call["id"].as_str().filter(|_| formed)
 }
 
 fn check_tools(tools: &[Value]) -> Result<(), Refusal> {
@@ -252,7 +237,7 @@ fn reply_to(body: &Value, program: &Program) -> Reply {
         None if last.is_some_and(|message| message["role"] == "tool") => {
             Reply::Text(format!("The answer is {said}."))
         }
-        None => Reply::Text(format!("You said {said}.")),
+        None => Reply::Text(format!("You said {}.", said.trim_end_matches(['.', '?', '!']))),
     }
 }
 
