@@ -3,3 +3,4 @@
 mod carrier;
 mod customer;
 mod provider;
+mod world;

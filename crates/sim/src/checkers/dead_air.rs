@@ -1,0 +1,86 @@
+//! A caller who has been understood is not left in silence.
+//!
+//! Four seconds of silence are too long while the agent owes an answer. The clock runs from the last sound of either side, the
+//! last word understood and the last report of the voice detector, whichever is latest; fillers count as sound. It does not
+//! run while media is down, while the detector reports a sound (the agent listens), or shortly after a recogniser, a voice or
+//! the line has failed; a model that fails is no excuse.
+
+use super::{Checker, Seen};
+use crate::world::{Scene, words};
+use offhook_core::call::{CallTime, Input};
+use std::collections::BTreeSet;
+
+/// Longer silence is dead air.
+const DEAD_AIR_MS: u32 = 4_000;
+/// What the machine may add on purpose: words that sound unfinished are waited for (1.4 s), longer for a caller who pauses.
+const PATIENCE_MS: u32 = 2_200;
+/// How long a failure excuses silence.
+const EXCUSED_MS: u32 = 10_000;
+
+#[derive(Debug, Default)]
+pub(super) struct DeadAir {
+    known: BTreeSet<String>,
+    /// The last word that is to be answered, and how many replies there were when it was understood.
+    owed: Option<(String, usize)>,
+    quiet_since: CallTime,
+    over: bool,
+}
+
+impl Checker for DeadAir {
+    fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Heard { speech, .. } => {
+                self.quiet_since = scene.now;
+                let heard = &scene.speeches[*speech];
+                let answers = |(word, known): &(String, usize)| {
+                    *speech >= *known && !heard.filler
+                        || heard.ask.is_some_and(|ask| scene.asks[ask].was_told(word))
+                };
+                if self.owed.as_ref().is_some_and(answers) {
+                    self.owed = None;
+                }
+            }
+            Seen::Ended(_) => self.over = true,
+            Seen::Fact(input) => {
+                self.fact(scene, input);
+                let listens = scene.sound_reported || scene.caller_talks || scene.audible.is_some();
+                if listens || !scene.media || self.over || is_excused(scene) {
+                    self.quiet_since = scene.now;
+                }
+                let quiet_ms = scene.now.since_ms(self.quiet_since);
+                if self.owed.is_some() && quiet_ms > DEAD_AIR_MS + PATIENCE_MS {
+                    return Err(format!("the caller was understood and hears nothing for {quiet_ms} ms"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl DeadAir {
+    fn fact(&mut self, scene: &Scene, input: &Input) {
+        match input {
+            Input::Final { stt, text, .. } | Input::Interim { stt, text, .. } | Input::EagerEnd { stt, text }
+                if scene.stt == Some(*stt) =>
+            {
+                self.quiet_since = scene.now;
+                for name in words::names_in(text) {
+                    if self.known.insert(name.to_string()) {
+                        self.owed = Some((name.to_string(), scene.speeches.len()));
+                    }
+                }
+            }
+            Input::SpeechStopped { .. } | Input::Connected => self.quiet_since = scene.now,
+            _ => {}
+        }
+    }
+}
+
+fn is_excused(scene: &Scene) -> bool {
+    let faults = &scene.faults;
+    [faults.hearing, faults.voice, faults.line]
+        .into_iter()
+        .flatten()
+        .any(|at| scene.now.since_ms(at) < EXCUSED_MS)
+}

@@ -1,0 +1,53 @@
+//! Limits hold: length of replies, size of what a model is shown, rounds of tools, duration of the call.
+
+use super::{Checker, Seen};
+use crate::world::Scene;
+use offhook_core::call::{CallTime, Command, Input};
+use offhook_core::{ChatMessage, limits};
+
+/// One clause may carry a reply over its limit.
+const ONE_CLAUSE: usize = 300;
+/// Last words and the end itself may take so long after the longest duration.
+const LAST_WORDS_MS: u32 = 20_100;
+
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    connected_at: Option<CallTime>,
+    ended: bool,
+}
+
+impl Checker for Limits {
+    fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Fact(Input::Connected) => {
+                self.connected_at.get_or_insert(scene.now);
+            }
+            Seen::Order(Command::HangUp | Command::Forward { .. }) | Seen::Ended(_) => self.ended = true,
+            Seen::Handled if !self.ended && scene.over_at.is_none() && scene.media => {
+                let longest_ms = scene.options.plan.max_duration_ms + LAST_WORDS_MS;
+                if self.connected_at.is_some_and(|at| scene.now > at.plus_ms(longest_ms)) {
+                    return Err("the longest duration is over, but the call is not".into());
+                }
+            }
+            Seen::Order(Command::Speak { reply, text, .. }) => {
+                let before = scene.speech(*reply).map_or(0, |at| scene.speeches[at].text.len());
+                let length = before + text.len();
+                if length > limits::REPLY_CHARS + ONE_CLAUSE {
+                    return Err(format!("reply {} has {length} characters", reply.0));
+                }
+            }
+            Seen::Order(Command::Ask { messages, .. }) => {
+                let turn = messages.iter().rposition(|m| matches!(m, ChatMessage::User { .. }));
+                let rounds = messages[turn.unwrap_or_default()..]
+                    .iter()
+                    .filter(|m| matches!(m, ChatMessage::Agent { tools, .. } if !tools.is_empty()))
+                    .count();
+                if rounds > usize::from(limits::TOOL_ROUNDS_PER_TURN) {
+                    return Err(format!("the model is asked after {rounds} rounds of tools"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

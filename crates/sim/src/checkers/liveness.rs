@@ -1,0 +1,53 @@
+//! Every call ends once, for a reason that fits what happened.
+
+use super::{Checker, Seen};
+use crate::world::Scene;
+use offhook_core::call::{Command, EndedReason, Input};
+
+#[derive(Debug, Default)]
+pub(super) struct Liveness {
+    ended: Option<EndedReason>,
+    ordered: bool,
+    hang_up_ordered: bool,
+    forwarded: bool,
+}
+
+impl Checker for Liveness {
+    fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Fact(Input::HangUpOrdered) => self.ordered = true,
+            Seen::Order(Command::HangUp) => self.hang_up_ordered = true,
+            Seen::Order(Command::Forward { .. }) => self.forwarded = true,
+            Seen::TookOver => self.ended = None,
+            Seen::Ended(reason) => {
+                if let Some(before) = self.ended.replace(*reason) {
+                    return Err(format!("the call ended twice: {before:?}, then {reason:?}"));
+                }
+                if !self.fits(scene, *reason) {
+                    return Err(format!("the call is said to have ended by {reason:?}"));
+                }
+            }
+            Seen::Over { ended, .. } if *ended != self.ended || ended.is_none() => {
+                return Err(format!("the call is over, ended by {ended:?}, but {:?} was seen", self.ended));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Liveness {
+    fn fits(&self, scene: &Scene, reason: EndedReason) -> bool {
+        let longest_ms = u64::from(scene.options.plan.max_duration_ms);
+        match reason {
+            EndedReason::CallerHungUp => scene.caller_left_at.is_some(),
+            EndedReason::AgentHungUp | EndedReason::Silence | EndedReason::ProvidersFailed => self.hang_up_ordered,
+            EndedReason::MaxDuration => self.hang_up_ordered && scene.now.as_ms() >= longest_ms,
+            EndedReason::Forwarded => self.forwarded,
+            EndedReason::MediaLost => scene.connected && !scene.media,
+            EndedReason::NeverConnected => !scene.connected,
+            EndedReason::Ordered => self.ordered,
+            EndedReason::CarrierHungUp => scene.over_at.is_some(),
+        }
+    }
+}

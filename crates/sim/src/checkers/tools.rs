@@ -1,0 +1,103 @@
+//! A tool is run once for a request, only when the turn it belongs to is over, and the model is told its one result.
+
+use super::{Checker, Seen};
+use crate::world::{Asked, Scene, TOOL_TIMEOUT_MS};
+use offhook_core::call::{Command, Input, Speaker};
+use offhook_core::{ChatMessage, limits};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Tools {
+    /// The caller's last turn that is over.
+    turn: String,
+    /// How often a request was run, by its arguments.
+    runs: BTreeMap<String, u32>,
+    /// What came in time, by arguments.
+    results: BTreeMap<String, String>,
+    /// What came at the very moment at which it was given up.
+    perhaps: BTreeMap<String, String>,
+}
+
+impl Checker for Tools {
+    fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Order(Command::Note(line)) if line.speaker == Speaker::Caller => self.turn.clone_from(&line.text),
+            Seen::Order(Command::RunTool { name, arguments, .. }) => self.run(scene, name, arguments)?,
+            Seen::Fact(Input::ToolDone { tool, result }) => {
+                let used = scene.tools.iter().rfind(|t| t.tool == *tool && t.node == scene.node);
+                let Some(used) = used else { return Ok(()) };
+                let took_ms = scene.now.since_ms(used.at);
+                let results = match took_ms.checked_sub(TOOL_TIMEOUT_MS) {
+                    None => &mut self.results,
+                    Some(late_ms) if late_ms <= scene.options.node.tick_late_ms => &mut self.perhaps,
+                    Some(_) => return Ok(()),
+                };
+                results.entry(used.arguments.clone()).or_insert_with(|| result.clone());
+            }
+            Seen::Forgotten(Input::ToolDone { result, .. }) => self.results.retain(|_, kept| kept != result),
+            Seen::Order(Command::Ask { messages, .. }) => self.told(messages)?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Tools {
+    fn run(&mut self, scene: &Scene, name: &str, arguments: &str) -> Result<(), String> {
+        let wanted = |a: &&Asked| a.tools.iter().any(|t| t.arguments == arguments && t.name == name);
+        let Some(asked) = scene.asks.iter().rev().find(wanted) else {
+            return Err(format!("{name} {arguments} is run, but no model wanted it"));
+        };
+        if asked.cancelled {
+            return Err(format!("{name} {arguments} is run for a request that was cancelled"));
+        }
+        let said = asked.messages.iter().rev().find_map(|m| match m {
+            ChatMessage::User { text } => Some(text),
+            _ => None,
+        });
+        if said.is_some_and(|text| *text != self.turn && !text.starts_with("(The call")) {
+            return Err(format!("{name} {arguments} is run before the turn is over: {said:?}"));
+        }
+        let runs = self.runs.entry(arguments.to_string()).or_default();
+        *runs += 1;
+        if *runs > 1 {
+            return Err(format!("{name} {arguments} is run {runs} times"));
+        }
+        let of_answer = asked.tools.iter().filter(|t| self.runs.contains_key(&t.arguments)).count();
+        if of_answer > limits::TOOLS_PER_ANSWER {
+            return Err(format!("{of_answer} tools are run for one answer"));
+        }
+        Ok(())
+    }
+
+    fn told(&self, messages: &[ChatMessage]) -> Result<(), String> {
+        for (place, message) in messages.iter().enumerate() {
+            let ChatMessage::Agent { tools, .. } = message else { continue };
+            for (offset, request) in tools.iter().enumerate() {
+                let answer = messages.get(place + 1 + offset);
+                let Some(ChatMessage::Tool { id, text }) = answer.filter(|_| true) else {
+                    return Err(format!("request {} has no result", request.id));
+                };
+                if *id != request.id {
+                    return Err(format!("request {} is answered by the result of {id}", request.id));
+                }
+                let came = self.results.get(&request.arguments);
+                if let Some(result) = came
+                    && result != text
+                {
+                    return Err(format!("request {} answered {result:?}, the model is told {text:?}", request.id));
+                }
+                let explained = text == "ok" || text.starts_with("error") || text.starts_with("(still running");
+                let perhaps = self.perhaps.get(&request.arguments) == Some(text);
+                if came.is_none() && !explained && !perhaps {
+                    return Err(format!("request {} has not answered, the model is told {text:?}", request.id));
+                }
+            }
+        }
+        let results = messages.iter().filter(|m| matches!(m, ChatMessage::Tool { .. })).count();
+        let requests: usize = (messages.iter())
+            .map(|m| if let ChatMessage::Agent { tools, .. } = m { tools.len() } else { 0 })
+            .sum();
+        if results == requests { Ok(()) } else { Err(format!("{requests} requests have {results} results")) }
+    }
+}
