@@ -13,7 +13,7 @@ pub const TOOLS_PER_ANSWER: usize = 8;
 /// Times in one turn that the model may be asked again with tool results.
 pub const TOOL_ROUNDS_PER_TURN: u8 = 6;
 /// Answers prepared ahead and thrown away in one turn before head starts pause until the next.
-pub const THROWN_AWAY_PER_TURN: u8 = 2;
+pub const THROWN_AWAY_PER_TURN: u8 = 1;
 /// History items shown to the model; the oldest after the instructions are left out first.
 pub const HISTORY_ITEMS: usize = 400;
 /// Anchors kept of one reply.

@@ -2,7 +2,7 @@
 //! does not know names, keys or causes beyond "may pass".
 
 use super::speech::{Purpose, Reply};
-use super::{Call, Command, Out, SttId, Then};
+use super::{Call, Command, EndedReason, Out, SttId, Then};
 use serde::{Deserialize, Serialize};
 
 /// A provider may fail so often for a passing reason before the next is asked.
@@ -118,6 +118,11 @@ impl Call {
         }
         if !self.providers.tts.failed(may_pass, self.plan.tts.len()) {
             match self.ending {
+                // Not even the apology: the one that needs no voice.
+                Some(EndedReason::ProvidersFailed) if self.replies.iter().all(|r| !r.canned) => {
+                    self.cut_replies(out);
+                    self.say_canned(out);
+                }
                 // The last words cannot be said.
                 Some(reason) => self.hang_up(reason, out),
                 None => self.give_up(out),

@@ -138,6 +138,11 @@ impl Reply {
     pub(super) fn synthesized(&mut self, at: CallTime, ms: u32, done: bool) {
         if ms > self.synthesized_ms {
             self.first_audio_at.get_or_insert(at);
+            if self.started_at.is_some() && !self.paused && self.heard_ms(at) == self.synthesized_ms {
+                // The voice had run dry: the wait for this audio was silence.
+                self.played_ms = self.synthesized_ms;
+                self.played_at = at;
+            }
             self.synthesized_ms = ms;
         }
         self.synthesized |= done && self.written;
@@ -481,6 +486,8 @@ impl Call {
 
     pub(super) fn mark_overdue(&mut self, out: &mut Out) {
         if let Some(id) = self.replies.front().map(|r| r.id) {
+            // So that nothing waits behind it where it is played.
+            out.push(Command::CancelReply { reply: id });
             self.heard_out(id, out);
         }
     }

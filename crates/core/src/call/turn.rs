@@ -8,7 +8,7 @@ use super::{AskId, Call, CallTime, Command, EndedReason, Greeting, Out, Phase, R
 use crate::{ToolRequest, limits};
 use serde::{Deserialize, Serialize};
 
-/// Extra patience for every answer that was thrown away in the turn: this caller pauses while speaking.
+/// Extra patience for every time that the turn was taken to be over and was not: this caller pauses while speaking.
 const PATIENCE_PER_PAUSE_MS: u32 = 250;
 /// How much of a backchannel's meaning the end of a reply has: with less than this to hear, "yes" answers it.
 const ANSWERABLE_MS: u32 = 1_500;
@@ -20,6 +20,8 @@ const UNHEARD_MS: u32 = 2_500;
 const DTMF_PAUSE_MS: u32 = 2_000;
 /// Between two fillers.
 const FILLER_AGAIN_MS: u32 = 5_000;
+/// A final that ends so close to words that were answered by a guess is the same utterance.
+const SETTLED_WITHIN_MS: u32 = 400;
 /// What the model is told when it writes the greeting.
 const GREET: &str = "(The call has just been connected. Greet the caller in one or two short sentences.)";
 
@@ -59,20 +61,40 @@ pub(super) struct Ear {
     /// How far the session's audio has been taken into turns, in ms of its own clock.
     covered_ms: u32,
     heard_to_ms: u32,
+    /// Where the last final ended.
+    settled_ms: u32,
     /// The recogniser takes the utterance to be over.
     utterance_end: bool,
     finalizing: bool,
     /// Answers thrown away in this turn.
     thrown_away: u8,
+    /// Times that the turn was taken to be over and was not.
+    reopened: u8,
     keys: String,
     /// Sound that never becomes words: it is not waited for.
     noise: bool,
     /// Words that were answered although the recogniser had not settled them: it will say them again.
-    answered: Option<String>,
+    answered: Option<Answered>,
     /// The number of this turn's line, where it was noted before and taken back.
     line: Option<u32>,
     /// Speech without words that has not been asked about.
     unheard: bool,
+}
+
+/// Unsettled words that were answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Answered {
+    text: String,
+    /// Where they ended, in ms of the session's audio.
+    end_ms: u32,
+}
+
+/// A turn that is over.
+struct Said {
+    text: String,
+    line: Option<u32>,
+    thrown_away: u8,
+    reopened: u8,
 }
 
 impl Ear {
@@ -96,17 +118,20 @@ impl Ear {
     pub(super) fn new_session(&mut self) {
         self.covered_ms = 0;
         self.heard_to_ms = 0;
+        self.settled_ms = 0;
         self.finalizing = false;
         self.answered = None;
     }
 
-    /// What of a transcript has not been answered.
-    fn unanswered<'a>(&mut self, text: &'a str) -> &'a str {
+    /// What of a transcript that ends at `end_ms` has not been answered.
+    fn unanswered<'a>(&mut self, text: &'a str, end_ms: u32) -> &'a str {
         let Some(answered) = &self.answered else { return text.trim() };
-        let count = words::words(answered).count();
-        let shared = words::shared_beginning(answered, text);
-        if shared == 0 || shared * 2 < count.min(words::words(text).count()) {
-            // The recogniser has gone on to another utterance.
+        let count = words::words(&answered.text).count();
+        let common = count.min(words::words(text).count());
+        let shared = words::shared_beginning(&answered.text, text);
+        // A segment only grows; when it is settled, some of its words may turn out to be others.
+        let settled = end_ms <= answered.end_ms + SETTLED_WITHIN_MS && shared > 0 && shared * 2 >= common;
+        if shared < common && !settled {
             self.answered = None;
             return text.trim();
         }
@@ -123,6 +148,20 @@ impl Ear {
         text
     }
 
+    /// The turn is over: gives what was said in it.
+    fn take(&mut self) -> Said {
+        let text = self.text();
+        // The recogniser repeats the whole unsettled segment: what was answered of it before, and now.
+        let mut answered = self.answered.take().map(|a| a.text).unwrap_or_default();
+        append(&mut answered, &self.interim);
+        let answered =
+            (!self.interim.is_empty()).then_some(Answered { text: answered, end_ms: self.heard_to_ms });
+        let said = Said { text, line: self.line, thrown_away: self.thrown_away, reopened: self.reopened };
+        self.begin_anew();
+        self.answered = answered;
+        said
+    }
+
     /// Forgets the words: they were answered, or were none.
     fn begin_anew(&mut self) {
         self.said.clear();
@@ -132,6 +171,7 @@ impl Ear {
         self.utterance_end = false;
         self.finalizing = false;
         self.thrown_away = 0;
+        self.reopened = 0;
         self.unheard = false;
         self.line = None;
         if !self.speaking {
@@ -157,6 +197,8 @@ pub(super) struct Answer {
     normalized: String,
     /// The number of the turn's line, where it was noted before.
     line: Option<u32>,
+    /// Times that the turn was reopened.
+    reopened: u8,
     /// The turn is over: the answer may be heard.
     released: bool,
     asking: Option<Asking>,
@@ -180,6 +222,8 @@ struct Asking {
     /// When it was asked, or the last token came.
     heard_at: CallTime,
     any: bool,
+    /// Something of it was given to the voice: it is not asked again.
+    spoken: bool,
     /// The reply it writes, once it has written something.
     reply: Option<ReplyId>,
 }
@@ -265,11 +309,14 @@ impl Call {
             self.dropped += 1;
             return;
         }
-        if end_ms <= self.ear.covered_ms && self.ear.answered.is_none() && !text.trim().is_empty() {
+        let known =
+            end_ms <= self.ear.settled_ms || (end_ms <= self.ear.covered_ms && self.ear.answered.is_none());
+        if known && !text.trim().is_empty() {
             self.dropped += 1;
             return;
         }
-        let text = self.ear.unanswered(&text).to_string();
+        self.ear.settled_ms = self.ear.settled_ms.max(end_ms);
+        let text = self.ear.unanswered(&text, end_ms).to_string();
         self.ear.answered = None;
         self.ear.interim.clear();
         append(&mut self.ear.said, &text);
@@ -301,7 +348,8 @@ impl Call {
 
     /// The recogniser guesses what is being said.
     fn guessed(&mut self, text: &str, out: &mut Out) {
-        let new = cut_at(self.ear.unanswered(text), limits::TRANSCRIPT_CHARS).to_string();
+        let end_ms = self.ear.heard_to_ms;
+        let new = cut_at(self.ear.unanswered(text, end_ms), limits::TRANSCRIPT_CHARS).to_string();
         if new.is_empty() && self.ear.interim.is_empty() {
             return;
         }
@@ -490,6 +538,7 @@ impl Call {
         self.ear.said = answer.basis;
         append(&mut self.ear.said, &new_words);
         self.ear.thrown_away = answer.timing.thrown_away.saturating_add(1);
+        self.ear.reopened = answer.reopened.saturating_add(1);
         if self.ear.stopped_at.is_none() && !self.ear.speaking {
             self.ear.stopped_at = Some(self.now);
         }
@@ -519,7 +568,7 @@ impl Call {
             Finished::Unsure => timing.endpoint_unsure_ms,
             Finished::Unfinished => timing.endpoint_unfinished_ms,
         };
-        wait_ms += u32::from(ear.thrown_away) * PATIENCE_PER_PAUSE_MS;
+        wait_ms += u32::from(ear.reopened) * PATIENCE_PER_PAUSE_MS;
         if !ear.interim.is_empty() {
             wait_ms = wait_ms.max(timing.final_ms);
         }
@@ -527,15 +576,8 @@ impl Call {
     }
 
     pub(super) fn turn_ended(&mut self, out: &mut Out) {
-        let text = self.ear.text();
         let speech_end = self.ear.stopped_at.unwrap_or(self.ear.words_at);
-        // The recogniser repeats the whole unsettled segment: what was answered of it before, and now.
-        let mut answered = self.ear.answered.take().unwrap_or_default();
-        append(&mut answered, &self.ear.interim);
-        let answered = (!self.ear.interim.is_empty()).then_some(answered);
-        let (thrown_away, line) = (self.ear.thrown_away, self.ear.line);
-        self.ear.begin_anew();
-        self.ear.answered = answered;
+        let Said { text, line, thrown_away, reopened } = self.ear.take();
         self.nudges = 0;
         let ready =
             self.answer.as_ref().is_some_and(|a| !a.released && a.normalized == words::normalized(&text));
@@ -546,6 +588,7 @@ impl Call {
         let Some(answer) = &mut self.answer else { return };
         answer.basis = text;
         answer.line = line;
+        answer.reopened = reopened;
         answer.timing.speech_end = speech_end;
         answer.timing.thrown_away = answer.timing.thrown_away.max(thrown_away);
         self.release_answer(out);
@@ -615,6 +658,7 @@ impl Call {
             basis,
             normalized,
             line: None,
+            reopened: 0,
             released: false,
             asking: None,
             replies: Vec::new(),
@@ -638,7 +682,7 @@ impl Call {
         let Some(answer) = &mut self.answer else { return };
         answer.waits = false;
         answer.requests.clear();
-        answer.asking = Some(Asking { ask, heard_at: self.now, any: false, reply: None });
+        answer.asking = Some(Asking { ask, heard_at: self.now, any: false, spoken: false, reply: None });
         let greets = answer.basis.is_empty() && self.plan.greeting == Greeting::Written;
         let says = match (answer.released, greets) {
             (_, true) => Some(GREET),
@@ -689,9 +733,11 @@ impl Call {
     fn forget(&mut self, answer: &Answer, out: &mut Out) {
         if let Some(asking) = &answer.asking {
             out.push(Command::CancelAsk { ask: asking.ask });
-            if let Some(reply) = asking.reply.and_then(|id| self.replies.iter_mut().find(|r| r.id == id)) {
-                reply.written = true;
-                reply.text.truncate(reply.given);
+            if let Some(id) = asking.reply {
+                if let Some(reply) = self.reply_mut(id) {
+                    reply.text.truncate(reply.given);
+                }
+                self.finish_writing(id, out);
             }
         }
         let held: Vec<ReplyId> = self.replies.iter().filter(|r| r.held).map(|r| r.id).collect();
@@ -742,6 +788,10 @@ impl Call {
             return;
         }
         self.give(id, out);
+        let given = self.reply_mut(id).is_some_and(|r| r.given > 0);
+        if let Some(asking) = self.answer.as_mut().and_then(|a| a.asking.as_mut()) {
+            asking.spoken |= given;
+        }
     }
 
     pub(super) fn tool_wanted(&mut self, ask: AskId, request: ToolRequest) {
@@ -838,8 +888,7 @@ impl Call {
         };
         let Some(asking) = answer.asking.take() else { return };
         answer.requests.clear();
-        let given = asking.reply.filter(|id| self.replies.iter().any(|r| r.id == *id && r.given > 0));
-        if let Some(id) = given {
+        if let Some(id) = asking.reply.filter(|_| asking.spoken) {
             // Asking again would say it twice: what has been spoken stands, as far as whole clauses go.
             if let Some(reply) = self.reply_mut(id) {
                 reply.text.truncate(reply.given);
@@ -916,10 +965,10 @@ impl Call {
         if text.is_empty() || self.connected_at.is_none() || hum {
             return;
         }
+        let Said { text, line, .. } = self.ear.take();
         self.turn += 1;
-        let line = self.history.caller_said(self.turn, self.now, &text, self.ear.line);
+        let line = self.history.caller_said(self.turn, self.now, &text, line);
         out.push(Command::Note(line));
-        self.ear.begin_anew();
     }
 
     /// After a node died: the request under way is asked again, unless something of its answer was spoken.

@@ -1,8 +1,8 @@
 //! The loop of one call: waits for the next fact, lets the machine decide, carries its orders out, keeps the log.
 //! It decides nothing itself; it owns the machine, and everybody else talks to it by mail.
 
-use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
 use super::finish::{Ending, ToolUse, record};
+use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
 use super::recorder::Recorder;
 use super::registry::{Handle, Letter, MAILBOX, Onward, Registry, Whose};
 use crate::abilities::{Abilities, Used};
@@ -10,11 +10,13 @@ use crate::carrier::CarrierControl;
 use crate::live::{Happening, Live, LiveEvent};
 use crate::speech::Speech;
 use offhook_core::call::log::{digest, summary};
-use offhook_core::call::{AskId, Call, CallPlan, CallTime, Command, EndedReason, Input, ReplyId, ToolId, TurnTiming};
+use offhook_core::call::{
+    AskId, Call, CallPlan, CallTime, Command, EndedReason, Input, ReplyId, ToolId, TurnTiming,
+};
 use offhook_core::entity::CallEvent;
 use offhook_core::{AgentId, ChatMessage, Pii, Secret, ToolSpec};
-use offhook_store::CallLease;
 use offhook_providers::{LlmEvent, LlmReply, LlmRequest, TokenUsage};
+use offhook_store::CallLease;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -207,7 +209,8 @@ impl Driver {
         tokio::pin!(alarm);
         let mut alarm_at = Instant::now();
         while !self.call.is_finished() && !self.taken_over {
-            let deadline = self.call.deadline().map(|(at, _)| self.rang_at + Duration::from_micros(at.as_us()));
+            let deadline =
+                self.call.deadline().map(|(at, _)| self.rang_at + Duration::from_micros(at.as_us()));
             let log_due = self.log_since.map(|since| since + LOG_EVERY);
             let due = [deadline, log_due].into_iter().flatten().min();
             if let Some(at) = due
@@ -280,7 +283,8 @@ impl Driver {
             let at_us = self.begin.began_us.saturating_add(i64::try_from(at.as_us()).unwrap_or(i64::MAX));
             self.around.recorder.answered(&self.begin.lease, at_us);
         }
-        let logged = if self.log_given_up { String::new() } else { serde_json::to_string(&fact).unwrap_or_default() };
+        let logged =
+            if self.log_given_up { String::new() } else { serde_json::to_string(&fact).unwrap_or_default() };
         let Driver { call, commands, .. } = self;
         if catch_unwind(AssertUnwindSafe(|| call.handle(at, fact, commands))).is_err() {
             self.broken();
@@ -377,7 +381,11 @@ impl Driver {
                 }
                 Command::RunTool { tool, name, arguments } => {
                     self.tell(Happening::Tool { name: name.clone() });
-                    self.using.push((tool, self.timings.last().map_or(1, |t| t.turn + 1), self.now().as_us()));
+                    self.using.push((
+                        tool,
+                        self.timings.last().map_or(1, |t| t.turn + 1),
+                        self.now().as_us(),
+                    ));
                     let use_it = self.begin.abilities.run(name, arguments);
                     self.tools.spawn(async move { (tool, use_it.await) });
                 }
@@ -483,7 +491,8 @@ impl Driver {
         );
         metrics::counter!("offhook_calls_ended_total", "reason" => super::finish::word(reason)).increment(1);
         metrics::counter!("offhook_model_requests_total").increment(u64::from(self.usage.asked));
-        metrics::counter!("offhook_model_requests_thrown_away_total").increment(u64::from(self.usage.cancelled));
+        metrics::counter!("offhook_model_requests_thrown_away_total")
+            .increment(u64::from(self.usage.cancelled));
         let finished = record(Ending {
             began_us: self.begin.began_us,
             lasted_ms,

@@ -56,7 +56,10 @@ impl Line {
                 Some(Ok(Message::Text(text))) => text,
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                 Some(Ok(Message::Binary(data))) => {
-                    tracing::warn!(bytes = data.len(), "Media socket sent a binary message, which the protocol does not have");
+                    tracing::warn!(
+                        bytes = data.len(),
+                        "Media socket sent a binary message, which the protocol does not have"
+                    );
                     continue;
                 }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return LineEvent::Lost,

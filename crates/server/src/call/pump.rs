@@ -11,7 +11,9 @@ use offhook_media::dtmf::{self, Keying};
 use offhook_media::g711::Law;
 use offhook_media::resample::Resampler;
 use offhook_media::vad::{Settings, Vad, VadEvent};
-use offhook_providers::{AudioFormat, SttCommand, SttEvent, SttOptions, SttSession, TtsCommand, TtsEvent, TtsOptions, TtsSession};
+use offhook_providers::{
+    AudioFormat, SttCommand, SttEvent, SttOptions, SttSession, TtsCommand, TtsEvent, TtsOptions, TtsSession,
+};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -22,7 +24,7 @@ pub const FACTS_QUEUE: usize = 2_048;
 /// Orders that may wait for the pump.
 pub const ORDERS_QUEUE: usize = 512;
 /// How often the progress of a voice is told, in ms of its audio.
-const PROGRESS_MS: u32 = 500;
+const PROGRESS_MS: u32 = 200;
 /// Audio for the recogniser is taken from blocks of this size.
 const BLOCK_BYTES: usize = 8 * 1024;
 
@@ -84,6 +86,8 @@ struct Told {
     voice: Option<u8>,
     /// Progress up to here, in ms.
     ms: u32,
+    /// Its voice died.
+    orphan: bool,
 }
 
 struct Learning {
@@ -230,7 +234,7 @@ impl Pump {
             }
             Command::OpenTts { voice } => self.open_voice(voice),
             Command::Speak { reply, voice, text, fixed } => self.speak(reply, voice, text, fixed),
-            Command::FinishReply { reply } => self.tell_voice(reply, TtsCommand::Finish { context: reply.0 }),
+            Command::FinishReply { reply } => self.finish(reply),
             Command::Play { reply } => self.playout.play(reply),
             Command::PausePlayout => {
                 if self.playout.pause() {
@@ -248,7 +252,7 @@ impl Pump {
             }
             Command::PlayCanned { reply } => {
                 self.playout.begin(reply);
-                self.told.push(Told { reply, voice: None, ms: 0 });
+                self.told.push(Told { reply, voice: None, ms: 0, orphan: false });
                 let audio = self.speech.canned_apology.clone();
                 self.add_audio(reply, &audio);
                 self.complete(reply);
@@ -302,7 +306,7 @@ impl Pump {
     fn speak(&mut self, reply: ReplyId, index: u8, text: String, fixed: bool) {
         self.playout.begin(reply);
         if self.told.iter().all(|t| t.reply != reply) {
-            self.told.push(Told { reply, voice: Some(index), ms: 0 });
+            self.told.push(Told { reply, voice: Some(index), ms: 0, orphan: false });
         }
         if fixed
             && let Some(key) = self.speech.voice_keys.get(usize::from(index))
@@ -321,9 +325,24 @@ impl Pump {
         }
         if fixed {
             let text = text.clone();
-            self.learning.push(Learning { reply, voice: index, text, mulaw: Vec::new(), anchors: Vec::new() });
+            self.learning.push(Learning {
+                reply,
+                voice: index,
+                text,
+                mulaw: Vec::new(),
+                anchors: Vec::new(),
+            });
         }
         self.tell_voice(reply, TtsCommand::Speak { context: reply.0, text });
+    }
+
+    /// No more text will come. A reply whose voice died ends with the audio that there is.
+    fn finish(&mut self, reply: ReplyId) {
+        if self.told.iter().any(|t| t.reply == reply && t.orphan) {
+            self.complete(reply);
+        } else {
+            self.tell_voice(reply, TtsCommand::Finish { context: reply.0 });
+        }
     }
 
     /// Tells the voice that speaks a reply.
@@ -376,6 +395,10 @@ impl Pump {
     fn voice_died(&mut self, index: u8, may_pass: bool) {
         if let Some(voice) = self.voices.iter_mut().find(|v| v.index == index && v.alive) {
             voice.alive = false;
+            for told in self.told.iter_mut().filter(|t| t.voice == Some(index)) {
+                told.voice = None;
+                told.orphan = true;
+            }
             self.learning.retain(|l| l.voice != index);
             self.tell(Input::TtsFailed { voice: index, may_pass });
         }
@@ -422,9 +445,9 @@ impl Pump {
                 for event in std::mem::take(&mut self.ear.vad_events) {
                     self.tell(match event {
                         VadEvent::SpeechStarted { .. } => Input::SpeechStarted,
-                        VadEvent::SpeechStopped { at_ms } => {
-                            Input::SpeechStopped { silence_ms: (self.ear.samples / 8).saturating_sub(at_ms) as u32 }
-                        }
+                        VadEvent::SpeechStopped { at_ms } => Input::SpeechStopped {
+                            silence_ms: (self.ear.samples / 8).saturating_sub(at_ms) as u32,
+                        },
                     });
                 }
             }
@@ -465,7 +488,9 @@ impl Pump {
         let fact = match event {
             Some(SttEvent::Opened) => Input::SttOpened { stt },
             Some(SttEvent::Interim { text, end_ms, .. }) => Input::Interim { stt, text, end_ms },
-            Some(SttEvent::Final { text, end_ms, utterance_end, .. }) => Input::Final { stt, text, end_ms, utterance_end },
+            Some(SttEvent::Final { text, end_ms, utterance_end, .. }) => {
+                Input::Final { stt, text, end_ms, utterance_end }
+            }
             Some(SttEvent::UtteranceEnd) => Input::UtteranceEnd { stt },
             Some(SttEvent::EagerEnd { text }) => Input::EagerEnd { stt, text },
             Some(SttEvent::Resumed) => return,

@@ -117,7 +117,9 @@ async fn write(store: &Store, registry: &Registry, batch: &mut Vec<Work>) {
             // Over already: a snapshot or an answer that came late.
             Ok(()) | Err(StoreError::Ended { .. }) => {}
             Err(StoreError::Conflict { .. }) => let_go(registry, lease.call()),
-            Err(error) => tracing::error!(call.id = %lease.call(), %error, "A call's record could not be written"),
+            Err(error) => {
+                tracing::error!(call.id = %lease.call(), %error, "A call's record could not be written")
+            }
         }
     }
 }
