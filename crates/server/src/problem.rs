@@ -184,7 +184,8 @@ impl From<StoreError> for Problem {
         let detail = error.to_string();
         match &error {
             StoreError::NotFound { .. } => Problem::new(Kind::NotFound, detail, NOT_THERE),
-            StoreError::Conflict { .. } => {
+            StoreError::Conflict { what, holder } => {
+                let detail = format!("not possible for this {what}: {holder}");
                 let fix = "read what is there now, then repeat the change on it, or choose another";
                 Problem::new(Kind::Conflict, detail, fix)
             }

@@ -183,10 +183,33 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     span.in_scope(|| {
         tracing::debug!(http.status = status, took_us = took.as_micros() as u64, "Request answered")
     });
-    let labels = [("method", method.to_string()), ("route", route), ("status", status.to_string())];
+    // A stranger may invent methods; each would be a new series.
+    let known = [Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::HEAD].contains(&method);
+    let method = if known { method.to_string() } else { "other".into() };
+    let labels = [("method", method), ("route", route), ("status", status.to_string())];
     metrics::histogram!("offhook_http_request_seconds", &labels).record(took.as_secs_f64());
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_answers_like_the_others() {
+        let broken = Router::new()
+            .route("/", get(async || -> &'static str { panic!("+14155550123 broke it") }))
+            .layer(CatchPanicLayer::custom(panicked));
+        let response = broken.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(response.into_body(), BODY_BYTES).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains("urn:offhook:problem:internal") && !body.contains("broke it"), "{body}");
+    }
 }

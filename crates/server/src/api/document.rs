@@ -2,10 +2,10 @@
 
 use crate::auth::role_for;
 use crate::problem::{PROBLEM_JSON, ProblemBody};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{OpenApi, openapi};
 
 const KEY: &str = "api_key";
@@ -29,6 +29,16 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             let role = role_for(&method, path).unwrap_or_else(|| panic!("{method} {path} has no role"));
+            // OpenAPI 3.1 wants each answer described; what it holds says its schema.
+            for (status, response) in &mut operation.responses.responses {
+                let reason = status
+                    .parse()
+                    .ok()
+                    .and_then(|status| StatusCode::from_u16(status).ok()?.canonical_reason());
+                if let RefOr::T(response) = response {
+                    response.description = reason.unwrap_or(status).into();
+                }
+            }
             operation.security = Some(vec![SecurityRequirement::new(KEY, [role.as_str()])]);
             let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
             let refusal = ResponseBuilder::new()

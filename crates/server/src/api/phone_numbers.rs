@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use offhook_core::entity::{self, Capability, NumberStatus};
 use offhook_core::{AgentId, ConnectionId, E164, PhoneNumberId};
-use offhook_store::NumberSpec;
+use offhook_store::{NumberSpec, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -153,7 +153,7 @@ pub async fn create(
         forward_to: new.forward_to,
         inbound_agent: new.inbound_agent,
     };
-    let number = app.store.create_number(&scope, &spec).await?;
+    let number = app.store.create_number(&scope, &spec).await.map_err(|error| refusal(error, &spec))?;
     Ok((StatusCode::CREATED, Json(number.into())))
 }
 
@@ -188,7 +188,8 @@ pub async fn change(
         inbound_agent: change.inbound_agent.unwrap_or(now.inbound_agent),
     };
     let revision = change.revision.unwrap_or(now.revision);
-    Ok(Json(app.store.replace_number(&scope, &id, revision, &spec).await.about(&id)?.into()))
+    let changed = app.store.replace_number(&scope, &id, revision, &spec).await;
+    Ok(Json(changed.map_err(|error| refusal(error, &spec))?.into()))
 }
 
 /// Removes a number; its conversations stay
@@ -201,4 +202,14 @@ pub async fn delete(
 ) -> Result<StatusCode, Problem> {
     app.store.delete_number(&scope, &id).await.about(&id)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Why a number cannot be so, naming what it refers to and what is not there.
+fn refusal(error: StoreError, spec: &NumberSpec) -> Problem {
+    let missing = match &error {
+        StoreError::NotFound { what: "connection" } => Some(spec.connection.as_str()),
+        StoreError::NotFound { what: "agent" } => spec.inbound_agent.as_ref().map(AgentId::as_str),
+        _ => None,
+    };
+    Problem::from(error).about(missing.unwrap_or(spec.e164.as_str()))
 }

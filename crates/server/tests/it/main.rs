@@ -1,0 +1,19 @@
+//! The API as its users meet it: the real router on SQLite, and on PostgreSQL where `OFFHOOK_TEST_POSTGRES` names a server
+//! (`scripts/with-postgres cargo test -p offhook-server`).
+
+#[macro_use]
+mod house;
+
+mod agents;
+mod calls;
+mod connections;
+mod document;
+mod keys;
+mod live;
+mod logs;
+mod node;
+mod phone_numbers;
+mod problems;
+mod roles;
+mod serve;
+mod workspace;

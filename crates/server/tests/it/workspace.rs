@@ -1,0 +1,41 @@
+//! The workspace over the API.
+
+use crate::house::House;
+use expect_test::expect;
+use serde_json::json;
+
+on_both!(a_workspace_is_read_and_changed);
+
+async fn a_workspace_is_read_and_changed(house: House) {
+    house.get("/api/workspace").await.check(&expect![[r#"
+        200 OK
+        {
+          "business_hours": {},
+          "created_at": "<time>",
+          "id": "wsp_…",
+          "name": "Main",
+          "organization": "org_…",
+          "time_zone": "UTC"
+        }
+    "#]]);
+    let hours = json!({ "weekly": { "monday": [["09:00", "17:00"]] } });
+    let changed = house
+        .patch("/api/workspace", json!({ "time_zone": "Europe/Berlin", "business_hours": hours }))
+        .await
+        .json();
+    assert_eq!(
+        (&changed["name"], &changed["time_zone"], &changed["business_hours"]),
+        (&json!("Main"), &json!("Europe/Berlin"), &hours)
+    );
+    assert_eq!(house.get("/api/workspace").await.json(), changed);
+    house.patch("/api/workspace", json!({ "time_zone": "Europe/Atlantis" })).await.check(&expect![[r#"
+        422 Unprocessable Entity
+        {
+          "detail": "time_zone: no such time zone: write an IANA name such as Europe/Berlin",
+          "fix": "correct `time_zone` and send the request again",
+          "status": 422,
+          "title": "The request cannot be carried out",
+          "type": "urn:offhook:problem:invalid"
+        }
+    "#]]);
+}
