@@ -60,9 +60,9 @@ impl Database {
 
     /// `None` where PostgreSQL was switched off by hand.
     pub async fn postgres() -> Option<Self> {
-        let Ok(server) = std::env::var("OFFHOOK_TEST_POSTGRES") else {
+        let Some(server) = setting("OFFHOOK_TEST_POSTGRES") else {
             assert!(
-                std::env::var("OFFHOOK_TEST_SQLITE_ONLY").is_ok_and(|only| only == "1"),
+                setting("OFFHOOK_TEST_SQLITE_ONLY").is_some_and(|only| only == "1"),
                 "no PostgreSQL to test on: run `scripts/with-postgres cargo test -p offhook-store`, or set OFFHOOK_TEST_SQLITE_ONLY=1"
             );
             return None;
@@ -171,6 +171,11 @@ impl Environment for Clock {
     fn fill(&self, bytes: &mut [u8]) {
         system_environment().fill(bytes);
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "where the databases are is not a setting of the product")]
+pub fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 pub fn options(clock: &Arc<Clock>, vault: Vault) -> StoreOptions {

@@ -1,4 +1,4 @@
-use crate::database::{Clock, Database, hours, key, node, options, receptionist};
+use crate::database::{Clock, Database, hours, key, node, options, receptionist, setting};
 use offhook_core::Pii;
 use offhook_core::entity::CallEvent;
 use offhook_store::{LogBatch, Page, Store, StoreError, Vault};
@@ -105,7 +105,7 @@ async fn a_database_that_may_not_be_written_says_so() {
 #[tokio::test]
 async fn a_file_without_the_right_to_write_says_so() {
     const AGAIN: &str = "OFFHOOK_TEST_READ_ONLY_FILE";
-    if let Ok(url) = std::env::var(AGAIN) {
+    if let Some(url) = setting(AGAIN) {
         let error = open(&url).await.unwrap_err();
         assert!(matches!(error, StoreError::ReadOnly(_)), "{error:?}");
         return;
@@ -177,7 +177,7 @@ async fn a_postgres_that_goes_away_is_unavailable_and_is_found_again() {
     let Some(db) = Database::postgres().await else { return };
     let (_, scope) = db.workspace("acme").await;
     let name = db.url.rsplit('/').next().unwrap().to_owned();
-    let admin = sea_orm::Database::connect(std::env::var("OFFHOOK_TEST_POSTGRES").unwrap()).await.unwrap();
+    let admin = sea_orm::Database::connect(setting("OFFHOOK_TEST_POSTGRES").unwrap()).await.unwrap();
     let kill = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     admin.execute_unprepared(&kill).await.unwrap();
     let mut met = None;
