@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::fmt::{self, Debug};
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
@@ -19,6 +20,7 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// How long the store may take to answer before the server is not ready.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -48,6 +50,11 @@ where
         .fmt_fields(Fields)
         .event_format(format)
         .finish()
+}
+
+/// Writes the process's log to standard error from now on. `Err`: it has a log already.
+pub fn log_to_stderr(format: LogFormat, filter: EnvFilter) -> Result<(), TryInitError> {
+    log(format, filter, io::stderr).try_init()
 }
 
 /// Fields of a span, kept as a JSON object.
@@ -256,7 +263,6 @@ async fn store_answers(app: &App) -> bool {
 mod tests {
     use super::*;
     use offhook_core::{Pii, Secret};
-    use std::io;
     use std::sync::Mutex;
 
     #[derive(Clone, Default)]

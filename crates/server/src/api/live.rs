@@ -201,7 +201,8 @@ pub async fn workspace(
 
 /// Watches one call: its transcript so far, then every line as it is said
 ///
-/// The stream ends with the call. Of a call that has ended it is the whole.
+/// The stream ends with the call. Of a call that has ended it is the whole. A line of the last half second may be missing at first: the
+/// log that the beginning is read from is that much behind.
 #[utoipa::path(get, path = "/api/calls/{id}/events", tag = "calls", operation_id = "watchCall",
     params(("id" = String, Path)), responses((status = OK, body = LiveEvent, content_type = "text/event-stream")))]
 pub async fn call(

@@ -122,6 +122,7 @@ impl House {
 
     /// `None` where there is no server: the store's own tests insist on one. All tests share its database, each with an
     /// organization of its own.
+    #[allow(clippy::disallowed_methods, reason = "scripts/with-postgres names its server so")]
     pub async fn postgres() -> Option<Self> {
         let url = std::env::var("OFFHOOK_TEST_POSTGRES").ok()?;
         Some(House::open(&url, None).await)

@@ -259,3 +259,23 @@ async fn a_change_on_an_old_revision_is_refused(house: House) {
         }
     "#]]);
 }
+
+#[tokio::test]
+async fn a_store_that_is_gone_is_a_reason_to_come_again() {
+    let house = House::sqlite().await;
+    house.app.store.clone().close().await.unwrap();
+    let answer = house.get("/api/agents").await;
+    assert_eq!(answer.headers[header::RETRY_AFTER], "1");
+    answer.check(&expect![[r#"
+        503 Service Unavailable
+        {
+          "detail": "the database does not answer at the moment",
+          "fix": "try again in a moment",
+          "status": 503,
+          "title": "Not possible right now",
+          "type": "urn:offhook:problem:unavailable"
+        }
+    "#]]);
+    assert_eq!(house.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(house.get("/healthz").await.status, StatusCode::OK, "the process is well");
+}
