@@ -117,6 +117,7 @@ impl Call {
             return;
         }
         if !self.providers.tts.failed(may_pass, self.plan.tts.len()) {
+            self.end_unspoken(out);
             match self.ending {
                 // Not even the apology: the one that needs no voice.
                 Some(EndedReason::ProvidersFailed) if self.replies.iter().all(|r| !r.canned) => {
@@ -131,6 +132,15 @@ impl Call {
         }
         out.push(Command::OpenTts { voice: self.providers.tts.current });
         self.speak_unspoken(out);
+    }
+
+    /// There is no voice left: what is half spoken ends with the audio that there is.
+    fn end_unspoken(&mut self, out: &mut Out) {
+        for reply in self.replies.iter_mut().filter(|r| r.synthesized_ms > 0 && !r.synthesized) {
+            let spoken = reply.heard_text(reply.synthesized_ms).len();
+            reply.end_at(spoken);
+            out.push(Command::FinishReply { reply: reply.id });
+        }
     }
 
     /// Gives what no audio was made of to the current voice, as replies of their own.

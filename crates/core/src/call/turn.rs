@@ -57,6 +57,8 @@ pub(super) struct Ear {
     said: String,
     /// The guess at what comes after them.
     interim: String,
+    /// The guess came without saying where in the audio it ends.
+    eager: bool,
     words_at: CallTime,
     /// How far the session's audio has been taken into turns, in ms of its own clock.
     covered_ms: u32,
@@ -123,14 +125,14 @@ impl Ear {
         self.answered = None;
     }
 
-    /// What of a transcript that ends at `end_ms` has not been answered.
-    fn unanswered<'a>(&mut self, text: &'a str, end_ms: u32) -> &'a str {
+    /// What of a transcript that ends at `end_ms` has not been answered; `settles`: it is a final.
+    fn unanswered<'a>(&mut self, text: &'a str, end_ms: u32, settles: bool) -> &'a str {
         let Some(answered) = &self.answered else { return text.trim() };
         let count = words::words(&answered.text).count();
         let common = count.min(words::words(text).count());
         let shared = words::shared_beginning(&answered.text, text);
         // A segment only grows; when it is settled, some of its words may turn out to be others.
-        let settled = end_ms <= answered.end_ms + SETTLED_WITHIN_MS && shared > 0 && shared * 2 >= common;
+        let settled = settles && end_ms <= answered.end_ms.saturating_add(SETTLED_WITHIN_MS);
         if shared < common && !settled {
             self.answered = None;
             return text.trim();
@@ -152,10 +154,10 @@ impl Ear {
     fn take(&mut self) -> Said {
         let text = self.text();
         // The recogniser repeats the whole unsettled segment: what was answered of it before, and now.
+        let end_ms = if self.eager { u32::MAX } else { self.heard_to_ms };
         let mut answered = self.answered.take().map(|a| a.text).unwrap_or_default();
         append(&mut answered, &self.interim);
-        let answered =
-            (!self.interim.is_empty()).then_some(Answered { text: answered, end_ms: self.heard_to_ms });
+        let answered = (!self.interim.is_empty()).then_some(Answered { text: answered, end_ms });
         let said = Said { text, line: self.line, thrown_away: self.thrown_away, reopened: self.reopened };
         self.begin_anew();
         self.answered = answered;
@@ -301,6 +303,7 @@ impl Call {
             return;
         }
         self.ear.heard_to_ms = end_ms;
+        self.ear.eager = false;
         self.guessed(&text, out);
     }
 
@@ -316,9 +319,10 @@ impl Call {
             return;
         }
         self.ear.settled_ms = self.ear.settled_ms.max(end_ms);
-        let text = self.ear.unanswered(&text, end_ms).to_string();
+        let text = self.ear.unanswered(&text, end_ms, true).to_string();
         self.ear.answered = None;
         self.ear.interim.clear();
+        self.ear.eager = false;
         append(&mut self.ear.said, &text);
         self.ear.heard_to_ms = self.ear.heard_to_ms.max(end_ms);
         self.ear.covered_ms = self.ear.covered_ms.max(end_ms);
@@ -326,6 +330,11 @@ impl Call {
         self.ear.finalizing = false;
         if !text.trim().is_empty() {
             self.words_came(true, out);
+        } else if !self.ear.has_words()
+            && self.answer.as_ref().is_some_and(|a| !a.released && !a.basis.is_empty())
+        {
+            // The guess that it was prepared for turned out to be nothing.
+            self.drop_answer(out);
         }
     }
 
@@ -340,6 +349,7 @@ impl Call {
             self.dropped += 1;
             return;
         }
+        self.ear.eager = true;
         self.guessed(&text, out);
         if !self.ear.speaking || words::finished(&self.ear.text()) == Finished::Complete {
             self.start_ahead(out);
@@ -349,7 +359,7 @@ impl Call {
     /// The recogniser guesses what is being said.
     fn guessed(&mut self, text: &str, out: &mut Out) {
         let end_ms = self.ear.heard_to_ms;
-        let new = cut_at(self.ear.unanswered(text, end_ms), limits::TRANSCRIPT_CHARS).to_string();
+        let new = cut_at(self.ear.unanswered(text, end_ms, false), limits::TRANSCRIPT_CHARS).to_string();
         if new.is_empty() && self.ear.interim.is_empty() {
             return;
         }
@@ -452,7 +462,6 @@ impl Call {
             && (!self.may_stay() || words::is_farewell(&text) || words::is_backchannel(&text));
         if bound_to_leave {
             if settled {
-                self.take_last_words(out);
                 self.never_mind(out);
             }
             return;
@@ -499,6 +508,9 @@ impl Call {
     /// It was nothing: the agent goes on where it stopped.
     fn never_mind(&mut self, out: &mut Out) {
         let Some(interruption) = self.interruption.take() else { return };
+        if self.is_leaving() {
+            self.take_last_words(out);
+        }
         self.ear.begin_anew();
         self.active_at = self.now;
         if interruption.paused {

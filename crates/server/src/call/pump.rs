@@ -25,6 +25,8 @@ pub const FACTS_QUEUE: usize = 2_048;
 pub const ORDERS_QUEUE: usize = 512;
 /// How often the progress of a voice is told, in ms of its audio.
 const PROGRESS_MS: u32 = 200;
+/// Silence that is taken for the end of speech: longer than the stops within words, shorter than a breath.
+const VAD_HANG_MS: u32 = 70;
 /// Audio for the recogniser is taken from blocks of this size.
 const BLOCK_BYTES: usize = 8 * 1024;
 
@@ -110,7 +112,7 @@ impl Pump {
     pub fn new(speech: Arc<Speech>, facts: mpsc::Sender<Input>) -> Self {
         let ear = Ear {
             stt: None,
-            vad: Vad::new(Settings::default()),
+            vad: Vad::new(Settings { hang_ms: VAD_HANG_MS, ..Settings::default() }),
             vad_events: Vec::new(),
             samples: 0,
             pcm: Vec::new(),
