@@ -11,9 +11,12 @@ use sea_orm::{
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// How long a statement waits for a lock or a connection before it is `Busy`.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon a database that was busy while it was opened is tried again.
+const BUSY_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How long PostgreSQL may work on one statement.
 const POSTGRES_STATEMENT_LIMIT_MS: &str = "30000";
 /// Connections a PostgreSQL server gives to one process.
@@ -83,7 +86,7 @@ async fn connect_sqlite(url: &str) -> Result<Pools, StoreError> {
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
     });
-    let write = Database::connect(options.clone()).await?;
+    let write = connect_patiently(&options).await?;
     if in_memory {
         return Ok(Pools { read: write.clone(), write, file: None });
     }
@@ -93,6 +96,17 @@ async fn connect_sqlite(url: &str) -> Result<Pools, StoreError> {
     options.max_connections(SQLITE_READERS);
     options.map_sqlx_sqlite_opts(|sqlite| sqlite.busy_timeout(PATIENCE).pragma("query_only", "ON"));
     Ok(Pools { read: Database::connect(options).await?, write, file })
+}
+
+/// The first process to open a file turns its journal into a write-ahead log, and for that moment SQLite refuses all others at once.
+async fn connect_patiently(options: &ConnectOptions) -> Result<DatabaseConnection, StoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Database::connect(options.clone()).await.map_err(StoreError::from) {
+            Err(StoreError::Busy(_)) if Instant::now() < deadline => sleep(BUSY_AGAIN_AFTER).await,
+            other => return other,
+        }
+    }
 }
 
 async fn connect_postgres(url: &str) -> Result<Pools, StoreError> {
