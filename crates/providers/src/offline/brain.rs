@@ -252,12 +252,12 @@ impl<'a> Conversation<'a> {
         match self.state {
             State::Name | State::Number | State::Message if is_cancelled(&words) => {
                 self.note = Note::default();
-                return self.ask(State::AnythingElse, "All right, no message. Is there anything else?");
+                self.ask(State::AnythingElse, "All right, no message. Is there anything else?")
             }
             State::Name => self.hear_name(text, &words),
             State::Number => self.hear_number(&words),
             State::Message => self.hear_message(text, &words),
-            State::Confirm if is_yes(&words) => return self.keep_message(),
+            State::Confirm if is_yes(&words) => self.keep_message(),
             State::Confirm if is_no(&words) => {
                 self.note = Note::default();
                 self.ask(State::Name, "Then let us start again. What is your name?")
@@ -519,7 +519,8 @@ impl<'a> Conversation<'a> {
     fn hear_message(&mut self, text: &str, words: &[String]) -> Then {
         let clear = text.replace(UNCLEAR, " ");
         let clear = clear.split_whitespace().collect::<Vec<_>>().join(" ");
-        if !clear.is_empty() && !(self.misses == 0 && only(words, HESITATIONS)) {
+        let hesitates = self.misses == 0 && only(words, HESITATIONS);
+        if !clear.is_empty() && !hesitates {
             self.note.text = clear;
         } else if self.misses + 1 < ATTEMPTS {
             self.misses += 1;
