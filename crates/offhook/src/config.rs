@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use offhook_core::E164;
+use offhook_server::telemetry::LogFormat;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub struct Server {
     pub node: String,
     pub lease_s: u32,
     pub drain_s: u64,
+    pub workers: usize,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -37,13 +39,6 @@ pub struct Server {
 pub struct Log {
     pub level: String,
     pub format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Pretty,
-    Json,
 }
 
 #[derive(Clone, Debug, Deserialize)]

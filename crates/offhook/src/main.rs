@@ -39,7 +39,13 @@ fn main() -> Result<()> {
     // Several libraries bring a TLS provider of their own; this is the one that all use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Command::Serve(args) = &cli.command
+        && let Some(workers) = args.workers()?
+    {
+        runtime.worker_threads(workers);
+    }
+    runtime.enable_all().build()?.block_on(async {
         match cli.command {
             Command::Serve(args) => commands::serve::run(args).await,
             Command::Dial(args) => commands::dial::run(args).await,

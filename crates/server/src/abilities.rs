@@ -51,7 +51,11 @@ impl AbilityConfig {
             ),
         };
         Ability {
-            spec: ToolSpec { name: name.into(), description: description.into(), parameters: parameters.to_string() },
+            spec: ToolSpec {
+                name: name.into(),
+                description: description.into(),
+                parameters: parameters.to_string(),
+            },
             kind,
             timeout_ms: BUILT_IN_TIMEOUT_MS,
             filler: None,
@@ -93,7 +97,8 @@ impl Abilities {
 
 /// The message is kept as the arguments of this use, which is stored with the conversation.
 fn take_message(arguments: &str) -> Result<String, String> {
-    let value: Value = serde_json::from_str(arguments).map_err(|_| "error: the arguments are not JSON".to_owned())?;
+    let value: Value =
+        serde_json::from_str(arguments).map_err(|_| "error: the arguments are not JSON".to_owned())?;
     match value["message"].as_str().map(str::trim) {
         Some(message) if !message.is_empty() => Ok("ok, the message is kept".into()),
         _ => Err("error: `message` is missing: ask the caller what to pass on".into()),

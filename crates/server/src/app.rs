@@ -26,15 +26,14 @@ pub struct App {
     pub canned_apology: Bytes,
     /// The clock and chance.
     pub environment: Arc<dyn Environment>,
-    /// Whether unsigned webhooks are refused. Only a test or a bench on loopback may say no.
-    pub checks_signatures: bool,
-    /// Renders the metrics.
-    pub metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
 }
 
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("node", &self.node).field("public_url", &self.public_url).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("node", &self.node)
+            .field("public_url", &self.public_url)
+            .finish_non_exhaustive()
     }
 }
 

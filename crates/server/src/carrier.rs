@@ -30,11 +30,19 @@ pub struct TwilioConfig {
 
 impl CarrierControl {
     /// The account that a connection leads to; `None` where its settings lead nowhere.
-    pub fn open(http: &reqwest::Client, connection: &Connection, secret: Option<&Secret<String>>) -> CarrierControl {
+    pub fn open(
+        http: &reqwest::Client,
+        connection: &Connection,
+        secret: Option<&Secret<String>>,
+    ) -> CarrierControl {
         Self::twilio(http, connection, secret).map_or(CarrierControl::None, CarrierControl::Twilio)
     }
 
-    fn twilio(http: &reqwest::Client, connection: &Connection, secret: Option<&Secret<String>>) -> Option<Twilio> {
+    fn twilio(
+        http: &reqwest::Client,
+        connection: &Connection,
+        secret: Option<&Secret<String>>,
+    ) -> Option<Twilio> {
         use offhook_carriers::twilio::{Credentials, api_host};
         let config: TwilioConfig = serde_json::from_value(connection.config.clone()).unwrap_or_default();
         let base = match config.api_base {

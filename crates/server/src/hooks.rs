@@ -1,8 +1,8 @@
 //! Carriers' webhooks in: checked, answered within a second, and the same however often they come. What a call then does
 //! is not decided here.
 
-use crate::app::App;
 use crate::abilities::Abilities;
+use crate::app::App;
 use crate::call::driver::{self, Beginning, Machine, RESUMED, STARTED};
 use crate::call::line::Line;
 use crate::call::plan::{self, NotReady};
@@ -80,11 +80,14 @@ enum Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
-            Refused::Webhook(error) => StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST),
+            Refused::Webhook(error) => {
+                StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST)
+            }
             Refused::NoNumber => StatusCode::NOT_FOUND,
             Refused::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        metrics::counter!("offhook_webhooks_refused_total", "status" => status.as_u16().to_string()).increment(1);
+        metrics::counter!("offhook_webhooks_refused_total", "status" => status.as_u16().to_string())
+            .increment(1);
         tracing::warn!(error = %self, http.status = status.as_u16(), "Webhook refused");
         (status, self.to_string()).into_response()
     }
@@ -180,7 +183,9 @@ async fn answer_ring(app: &Arc<App>, believed: &Believed<'_>) -> Result<Answer, 
     };
     let lease = match app.store.begin_call(&target.scope, &new, &app.node).await? {
         Begun::New(lease) => lease,
-        Begun::Existing(call) if call.status == StoredStatus::Ended => return Ok(Answer::Run(vec![Verb::HangUp])),
+        Begun::Existing(call) if call.status == StoredStatus::Ended => {
+            return Ok(Answer::Run(vec![Verb::HangUp]));
+        }
         Begun::Existing(call) => {
             return match go_on(app, target, &call.id, call.started_at_us).await {
                 Ok(handle) => Ok(connect(app, &handle)),
@@ -457,7 +462,8 @@ async fn go_on(
 /// The machine as a log leaves it, and the number of the next line.
 fn stand(log: &CallLog) -> Result<(Call, u32), serde_json::Error> {
     let lines = lines(log)?;
-    let next_seq = log.events.last().map(|e| e.seq + 1).or(log.snapshot.as_ref().map(|s| s.seq + 1)).unwrap_or(0);
+    let next_seq =
+        log.events.last().map(|e| e.seq + 1).or(log.snapshot.as_ref().map(|s| s.seq + 1)).unwrap_or(0);
     let call = match &log.snapshot {
         Some(snapshot) => serde_json::from_str(snapshot.state.expose())?,
         None => {

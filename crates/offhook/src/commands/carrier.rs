@@ -25,7 +25,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<()> {
     let numbers = args.numbers.iter().map(|text| {
         let (number, url) = text.split_once('=').with_context(|| format!("--number {text}: NUMBER=URL is wanted"))?;
-        Ok(OwnedNumber { voice_url: url.into(), ..OwnedNumber::new(number) })
+        Ok(OwnedNumber::new(number, url))
     });
     let settings = TwilioSettings {
         account_sid: args.account,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use offhook_core::{E164, Secret};
 use offhook_media::resample::Resampler;
 use offhook_media::wav::Wav;
-use offhook_media::{LINE_RATE_HZ, wav};
+use offhook_media::LINE_RATE_HZ;
 use offhook_providers::offline;
 use offhook_sim::carrier::twilio::{AfterLoss, CallOrder, OwnedNumber, TwilioSettings, TwilioSim};
 use offhook_sim::carrier::{CallerStep, Phone, RobotReport, follow};
@@ -63,7 +63,11 @@ pub async fn run(args: Args) -> Result<()> {
     let settings = TwilioSettings {
         account_sid: demo::ACCOUNT.into(),
         auth_token: Secret::new(token.trim().into()),
-        numbers: vec![OwnedNumber { voice_url: format!("{server}/hooks/twilio/voice"), ..OwnedNumber::new(to.as_str()) }],
+        numbers: vec![OwnedNumber {
+            voice_fallback_url: format!("{server}/hooks/twilio/voice-fallback"),
+            status_callback: format!("{server}/hooks/twilio/status"),
+            ..OwnedNumber::new(to.as_str(), format!("{server}/hooks/twilio/voice"))
+        }],
         ..TwilioSettings::default()
     };
     let carrier = TwilioSim::start(([127, 0, 0, 1], 0).into(), settings).await?;
@@ -89,7 +93,7 @@ pub async fn run(args: Args) -> Result<()> {
     let status = call.until_over(PATIENCE).await?;
     telling.abort();
 
-    std::fs::write(&args.wav, wav::write(&phone.recording().wav()))
+    std::fs::write(&args.wav, phone.recording().wav().to_bytes())
         .with_context(|| args.wav.display().to_string())?;
     println!("\ncall {} ({}); what was said and heard: {}", call.sid(), status.as_str(), args.wav.display());
     turns(&report);
@@ -126,8 +130,9 @@ fn script(args: &Args) -> Result<Vec<CallerStep>> {
 fn speech(text: &str) -> Result<Vec<i16>> {
     let (pcm, rate_hz) = if text.ends_with(".wav") {
         let bytes = std::fs::read(text).with_context(|| text.to_owned())?;
-        let Wav { rate_hz, left, .. } = wav::read(&bytes).with_context(|| text.to_owned())?;
-        (left, rate_hz)
+        let wav = Wav::parse(&bytes).with_context(|| text.to_owned())?;
+        let rate_hz = wav.rate_hz;
+        (wav.into_mono(), rate_hz)
     } else {
         ensure!(!text.trim().is_empty(), "a caller's turn is a text or a WAV file");
         let spoken = offline::say(text);

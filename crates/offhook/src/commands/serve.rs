@@ -1,7 +1,7 @@
 //! `offhook serve`: builds everything from top to bottom and answers the phone.
 
 use super::{Where, first_workspace, open_store};
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::declared::Declared;
 use crate::demo;
 use anyhow::{Context as _, Result};
@@ -31,10 +31,17 @@ pub struct Args {
     apply: Option<PathBuf>,
 }
 
+impl Args {
+    /// Threads that drive calls; `None`: one for each processor.
+    pub fn workers(&self) -> Result<Option<usize>> {
+        Ok(Some(self.at.config()?.server.workers).filter(|workers| *workers > 0))
+    }
+}
+
 pub async fn run(args: Args) -> Result<()> {
     let mut config = args.at.config()?;
     config.server.listen = args.listen.unwrap_or(config.server.listen);
-    logging(&config);
+    logging(&config)?;
     let environment = system_environment();
     let store = open_store(&config).await?;
     let scope = first_scope(&store).await?;
@@ -105,14 +112,10 @@ fn node_name(config: &Config) -> String {
     }
 }
 
-fn logging(config: &Config) {
+fn logging(config: &Config) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Pretty => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
+        .with_context(|| format!("log.level `{}`", config.log.level))?;
+    Ok(offhook_server::telemetry::log_to_stderr(config.log.format, filter)?)
 }
 
 /// Ends when the process is asked to.

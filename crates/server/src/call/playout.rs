@@ -233,10 +233,10 @@ impl Playout {
         }
     }
 
-    /// The audio of the reply being heard around `ms` of it, for the echo gate: empty where there is none.
-    pub fn heard_at(&self, id: ReplyId, ms: u32, length: usize) -> &[u8] {
+    /// The audio of a reply from byte `at` on, `length` bytes at most.
+    pub fn heard_at(&self, id: ReplyId, at: usize, length: usize) -> &[u8] {
         let Some(reply) = self.replies.iter().find(|r| r.id == id) else { return &[] };
-        let start = (ms as usize * BYTES_PER_MS).saturating_sub(reply.trimmed).min(reply.audio.len());
+        let start = at.saturating_sub(reply.trimmed).min(reply.audio.len());
         &reply.audio[start..(start + length).min(reply.audio.len())]
     }
 }

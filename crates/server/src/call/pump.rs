@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use offhook_core::ChatMessage;
 use offhook_core::call::{Anchor, Command, Input, ReplyId, SttId};
 use offhook_media::dtmf::{self, Keying};
-use offhook_media::g711::Law;
+use offhook_media::echo::{EchoGate, Source};
+use offhook_media::g711::{Law, MU_LAW_SILENCE};
 use offhook_media::resample::Resampler;
 use offhook_media::vad::{Settings, Vad, VadEvent};
 use offhook_providers::{
@@ -27,6 +28,10 @@ pub const ORDERS_QUEUE: usize = 512;
 const PROGRESS_MS: u32 = 200;
 /// Silence that is taken for the end of speech: longer than the stops within words, shorter than a breath.
 const VAD_HANG_MS: u32 = 70;
+/// µ-law at 8 kHz: bytes a millisecond.
+const BYTES_PER_MS: usize = 8;
+/// A mark that differs by more from where the caller was thought to be is believed.
+const RESYNC_BYTES: usize = 200 * BYTES_PER_MS;
 /// Audio for the recogniser is taken from blocks of this size.
 const BLOCK_BYTES: usize = 8 * 1024;
 
@@ -54,12 +59,18 @@ pub struct Pump {
     /// Fixed sentences being spoken for the first time, to be kept.
     learning: Vec<Learning>,
     told: Vec<Told>,
+    /// What the caller hears now, as far as marks tell: which reply, and where in its audio, in bytes.
+    sounding: Option<(ReplyId, usize)>,
 }
 
 struct Ear {
     stt: Option<(SttId, SttSession, AudioFormat)>,
     vad: Vad,
     vad_events: Vec<VadEvent>,
+    gate: EchoGate,
+    /// What sounds like speech is the agent's own voice coming back: it is kept from recogniser and machine.
+    echoing: bool,
+    played: Vec<i16>,
     /// Audio since the pump began, in samples.
     samples: u64,
     pcm: Vec<i16>,
@@ -114,6 +125,9 @@ impl Pump {
             stt: None,
             vad: Vad::new(Settings { hang_ms: VAD_HANG_MS, ..Settings::default() }),
             vad_events: Vec::new(),
+            gate: EchoGate::new(),
+            echoing: false,
+            played: Vec::new(),
             samples: 0,
             pcm: Vec::new(),
             wide: Vec::new(),
@@ -130,6 +144,7 @@ impl Pump {
             playout: Playout::default(),
             learning: Vec::new(),
             told: Vec::new(),
+            sounding: None,
         }
     }
 
@@ -239,6 +254,7 @@ impl Pump {
             Command::FinishReply { reply } => self.finish(reply),
             Command::Play { reply } => self.playout.play(reply),
             Command::PausePlayout => {
+                self.sounding = None;
                 if self.playout.pause() {
                     self.clear().await?;
                 }
@@ -248,6 +264,7 @@ impl Pump {
                 self.tell_voice(reply, TtsCommand::Cancel { context: reply.0 });
                 self.learning.retain(|l| l.reply != reply);
                 self.told.retain(|t| t.reply != reply);
+                self.sounding.take_if(|(of, _)| *of == reply);
                 if self.playout.cancel(reply) {
                     self.clear().await?;
                 }
@@ -443,18 +460,27 @@ impl Pump {
         match event {
             LineEvent::Audio => {
                 let Some(line) = &self.line else { return };
-                self.ear.hear(line.audio());
-                for event in std::mem::take(&mut self.ear.vad_events) {
-                    self.tell(match event {
-                        VadEvent::SpeechStarted { .. } => Input::SpeechStarted,
-                        VadEvent::SpeechStopped { at_ms } => Input::SpeechStopped {
-                            silence_ms: (self.ear.samples / 8).saturating_sub(at_ms) as u32,
-                        },
-                    });
+                let mulaw = line.audio();
+                let plays: &[u8] = match &mut self.sounding {
+                    Some((reply, at)) => {
+                        let audio = self.playout.heard_at(*reply, *at, mulaw.len());
+                        *at += audio.len();
+                        audio
+                    }
+                    None => &[],
+                };
+                for fact in self.ear.hear(mulaw, plays) {
+                    self.tell(fact);
                 }
             }
             LineEvent::Mark(name) => {
                 let Some(mark) = Mark::read(&name).and_then(|m| self.playout.marked(m)) else { return };
+                let place = mark.ms as usize * BYTES_PER_MS;
+                match self.sounding {
+                    _ if mark.done => self.sounding = None,
+                    Some((reply, at)) if reply == mark.reply && at.abs_diff(place) < RESYNC_BYTES => {}
+                    _ => self.sounding = Some((mark.reply, place)),
+                }
                 if mark.done {
                     self.told.retain(|t| t.reply != mark.reply);
                 }
@@ -511,16 +537,55 @@ impl Pump {
 }
 
 impl Ear {
-    fn hear(&mut self, mulaw: &[u8]) {
+    /// Takes a frame of the caller's audio, and what of the agent's was played meanwhile.
+    fn hear(&mut self, mulaw: &[u8], plays: &[u8]) -> Vec<Input> {
         self.pcm.clear();
         Law::Mu.decode(mulaw, &mut self.pcm);
         self.samples += self.pcm.len() as u64;
+        if !plays.is_empty() {
+            self.played.clear();
+            Law::Mu.decode(plays, &mut self.played);
+            self.gate.played(&self.played);
+        }
+        self.gate.heard(&self.pcm);
         self.vad.push(&self.pcm, &mut self.vad_events);
+        let mut facts = Vec::new();
+        for event in self.vad_events.drain(..) {
+            match event {
+                VadEvent::SpeechStarted { .. } => {
+                    self.echoing = matches!(self.gate.source(), Source::Echo { .. });
+                    if !self.echoing {
+                        facts.push(Input::SpeechStarted);
+                    }
+                }
+                VadEvent::SpeechStopped { at_ms } => {
+                    if !std::mem::take(&mut self.echoing) {
+                        let silence_ms = (self.samples / 8).saturating_sub(at_ms) as u32;
+                        facts.push(Input::SpeechStopped { silence_ms });
+                    }
+                }
+            }
+        }
+        if self.echoing && self.vad.is_speaking() && self.gate.source() == Source::Caller {
+            // Somebody talks over the echo.
+            self.echoing = false;
+            facts.push(Input::SpeechStarted);
+        }
+        self.feed(mulaw);
+        facts
+    }
+
+    /// Gives a frame to the recogniser.
+    fn feed(&mut self, mulaw: &[u8]) {
+        if self.echoing {
+            self.pcm.fill(0);
+        }
         let Some((_, session, format)) = &self.stt else { return };
         if self.block.capacity() < mulaw.len() * 4 {
             self.block.reserve(BLOCK_BYTES);
         }
         match (format, &mut self.resampler) {
+            (AudioFormat::Mulaw, _) if self.echoing => self.block.resize(mulaw.len(), MU_LAW_SILENCE),
             (AudioFormat::Mulaw, _) => self.block.extend_from_slice(mulaw),
             (AudioFormat::Linear16 { .. }, resampler) => {
                 let pcm = match resampler {
