@@ -24,7 +24,8 @@ impl Checker for AfterEnd {
                 }
             }
             Seen::Order(
-                Command::Note(_) | Command::Timed(_) | Command::CancelAsk { .. } | Command::CancelReply { .. },
+                Command::Note(_) | Command::Timed(_) | Command::FinishReply { .. } | Command::CancelAsk { .. }
+                | Command::CancelReply { .. },
             ) => {}
             Seen::Order(work) if self.over || self.ordered => {
                 let work = log::summary(std::slice::from_ref(work));

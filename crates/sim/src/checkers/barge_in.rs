@@ -19,6 +19,8 @@ pub(super) struct BargeIn {
     /// When words were understood, and what was being played then.
     understood: Option<CallTime>,
     played: Vec<usize>,
+    /// The detector has reported a sound that has not ended.
+    sounding: bool,
     /// Since when the caller makes a sound over the agent.
     sound_since: Option<CallTime>,
 }
@@ -59,14 +61,17 @@ impl Checker for BargeIn {
                 self.sound_since = None;
                 self.known.extend(words::names_in(text).map(str::to_string));
             }
-            Seen::Fact(Input::SpeechStarted) if scene.audible.is_some() && !scene.takes_leave() => {
-                self.sound_since = Some(scene.now);
+            Seen::Fact(Input::SpeechStarted) => {
+                let begins = !std::mem::replace(&mut self.sounding, true);
+                if begins && scene.audible.is_some() && !scene.takes_leave() {
+                    self.sound_since = Some(scene.now);
+                }
             }
-            Seen::Fact(
-                Input::SpeechStopped { .. } | Input::Interim { .. } | Input::Final { .. } | Input::MediaLost
-                | Input::Dtmf { .. },
-            )
-            | Seen::TookOver => self.sound_since = None,
+            Seen::Fact(Input::SpeechStopped { .. } | Input::MediaLost) | Seen::TookOver => {
+                self.sounding = false;
+                self.sound_since = None;
+            }
+            Seen::Fact(Input::Dtmf { .. }) => self.sound_since = None,
             Seen::Heard { speech, .. } => {
                 let down_ms = scene.options.line.down_ms;
                 let reply = scene.speeches[*speech].reply.0;

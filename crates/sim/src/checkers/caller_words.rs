@@ -19,7 +19,10 @@ pub(super) struct CallerWords {
     settled_to: BTreeMap<SttId, u32>,
     noted: BTreeMap<u32, String>,
     takeovers: u32,
+    media: bool,
     hung_up: bool,
+    /// Keys that the machine was told of.
+    keys: String,
 }
 
 impl Checker for CallerWords {
@@ -31,7 +34,15 @@ impl Checker for CallerWords {
                     self.settled.remove(name);
                 }
             }
-            Seen::TookOver => self.takeovers += 1,
+            Seen::Fact(Input::Connected) => self.media = true,
+            Seen::Fact(Input::MediaLost) => self.media = false,
+            Seen::Fact(Input::Dtmf { digit }) if self.media && !self.hung_up && digit.is_ascii() => {
+                self.keys.push(*digit);
+            }
+            Seen::TookOver => {
+                self.takeovers += 1;
+                self.media = false;
+            }
             Seen::Fact(Input::HungUp { .. }) | Seen::Order(Command::HangUp | Command::Forward { .. }) => {
                 self.hung_up = true;
             }
@@ -50,6 +61,10 @@ impl Checker for CallerWords {
                 let kept: BTreeSet<&str> = said().flat_map(words::names_in).collect();
                 if let Some(lost) = self.settled.iter().find(|name| !kept.contains(name.as_str())) {
                     return Err(format!("{lost} was settled, but is lost"));
+                }
+                let kept: String = said().flat_map(keys_in).collect();
+                if self.takeovers == 0 && kept != self.keys {
+                    return Err(format!("the caller pressed {}, the transcript says {kept}", self.keys));
                 }
             }
             _ => {}
@@ -105,6 +120,10 @@ fn said(message: &ChatMessage) -> Option<&str> {
         ChatMessage::User { text } if !text.starts_with(STAGE_DIRECTION) || text.starts_with("(pressed") => Some(text),
         _ => None,
     }
+}
+
+fn keys_in(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.split("(pressed ").skip(1).flat_map(|keys| keys.chars().take_while(|c| *c != ')'))
 }
 
 fn none_doubled<'a>(texts: impl Iterator<Item = &'a str>) -> Result<(), String> {

@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 const DEAD_AIR_MS: u32 = 4_000;
 /// What the machine may add on purpose: words that sound unfinished are waited for (1.4 s), longer for a caller who pauses.
 const PATIENCE_MS: u32 = 2_200;
+/// With nothing owed, the agent asks after this time whether the caller is there.
+const NUDGE_MS: u32 = 8_000 + DEAD_AIR_MS;
 /// How long a failure excuses silence.
 const EXCUSED_MS: u32 = 10_000;
 
@@ -22,6 +24,8 @@ pub(super) struct DeadAir {
     known: BTreeSet<String>,
     /// The last word that is to be answered, and how many replies there were when it was understood.
     owed: Option<(String, usize)>,
+    /// The word is only a guess yet.
+    guessed: bool,
     quiet_since: CallTime,
     over: bool,
 }
@@ -51,6 +55,9 @@ impl Checker for DeadAir {
                 if self.owed.is_some() && quiet_ms > DEAD_AIR_MS + PATIENCE_MS {
                     return Err(format!("the caller was understood and hears nothing for {quiet_ms} ms"));
                 }
+                if quiet_ms > NUDGE_MS {
+                    return Err(format!("nobody has said anything for {quiet_ms} ms"));
+                }
             }
             _ => {}
         }
@@ -60,18 +67,25 @@ impl Checker for DeadAir {
 
 impl DeadAir {
     fn fact(&mut self, scene: &Scene, input: &Input) {
+        let settled = matches!(input, Input::Final { .. });
+        if matches!(input, Input::Final { text, .. } if text.is_empty()) && self.guessed {
+            // A final may take back what was only a guess.
+            self.owed = None;
+        }
         match input {
             Input::Final { stt, text, .. } | Input::Interim { stt, text, .. } | Input::EagerEnd { stt, text }
                 if scene.stt == Some(*stt) =>
             {
                 self.quiet_since = scene.now;
+                self.guessed &= !settled || text.is_empty();
                 for name in words::names_in(text) {
                     if self.known.insert(name.to_string()) {
                         self.owed = Some((name.to_string(), scene.speeches.len()));
+                        self.guessed = !settled;
                     }
                 }
             }
-            Input::SpeechStopped { .. } | Input::Connected => self.quiet_since = scene.now,
+            Input::SpeechStopped { .. } | Input::Dtmf { .. } | Input::Connected => self.quiet_since = scene.now,
             _ => {}
         }
     }

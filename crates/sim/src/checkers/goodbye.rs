@@ -35,7 +35,9 @@ impl Checker for Goodbye {
                 if !scene.line_is_idle() {
                     return Err("the agent hangs up while it can be heard".into());
                 }
-                let last = scene.speeches.iter().filter(|s| s.cancelled_at.is_none() && s.node == scene.node);
+                let last = scene.speeches.iter().filter(|s| {
+                    s.node == scene.node && (s.cancelled_at.is_none() || s.is_heard_out())
+                });
                 match last.max_by_key(|s| s.reply) {
                     Some(last) if !last.is_heard_out() => {
                         return Err(format!(
@@ -43,7 +45,7 @@ impl Checker for Goodbye {
                             last.heard_to_ms, last.made_ms, last.text
                         ));
                     }
-                    None if scene.node == 0 => return Err("the agent hangs up without a word".into()),
+                    None if scene.node == 0 && scene.faults.voice.is_none() => return Err("the agent hangs up without a word".into()),
                     _ => {}
                 }
             }

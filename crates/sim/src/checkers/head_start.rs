@@ -1,35 +1,56 @@
-//! A head start costs no more than it may: of the answers prepared in one turn, few are thrown away.
+//! A head start costs no more than it may: of the answers begun before a turn is over few are thrown away, and a caller who goes
+//! on after all does not make the model be asked without end.
 
 use super::{Checker, Seen};
 use crate::world::Scene;
 use offhook_core::ChatMessage;
-use offhook_core::call::Command;
+use offhook_core::call::{Command, Speaker};
 use offhook_core::limits;
+
+/// Times that a turn which was over may be gone on with before its answer is heard.
+const REOPENED: u32 = 12;
 
 #[derive(Debug, Default)]
 pub(super) struct HeadStart {
-    /// The turns the model was last told of, and how many answers to the last one were begun.
+    /// How many turns the model was last told of.
     turn: usize,
+    /// Answers begun to the last of them.
     begun: u32,
+    /// Those of them that the turn did not end with.
+    thrown_away: u32,
+    /// The words of an answer begun ahead.
+    ahead: Option<String>,
 }
-
-/// Answers that the caller went on after although the turn seemed to be over.
-const REOPENED: u32 = 6;
 
 impl Checker for HeadStart {
     fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String> {
-        let Seen::Order(Command::Ask { messages, .. }) = seen else { return Ok(()) };
-        if !matches!(messages.last(), Some(ChatMessage::User { .. })) {
-            return Ok(());
+        match seen {
+            Seen::Order(Command::Note(line))
+                if line.speaker == Speaker::Caller && self.ahead.as_ref() == Some(&line.text) =>
+            {
+                self.ahead = None;
+            }
+            Seen::Order(Command::Ask { messages, .. }) => {
+                let Some(ChatMessage::User { text }) = messages.last() else { return Ok(()) };
+                let failed = scene.asks.last().is_some_and(|a| a.failed || a.node != scene.node);
+                if text.starts_with("(The call") {
+                    return Ok(());
+                }
+                let turn = messages.iter().filter(|m| matches!(m, ChatMessage::User { .. })).count();
+                if turn != self.turn || failed {
+                    *self = HeadStart { turn, ..HeadStart::default() };
+                }
+                self.begun += 1;
+                self.thrown_away += u32::from(self.ahead.replace(text.clone()).is_some());
+            }
+            _ => return Ok(()),
         }
-        let failed = scene.asks.last().is_some_and(|a| a.failed || a.node != scene.node);
-        let turn = messages.iter().filter(|m| matches!(m, ChatMessage::User { .. })).count();
-        if turn != self.turn || failed {
-            self.turn = turn;
-            self.begun = 0;
+        // The one that is under way when the limit is reached may be thrown away too.
+        let most = u32::from(limits::THROWN_AWAY_PER_TURN) + 1;
+        if self.thrown_away > most {
+            return Err(format!("{} answers begun ahead of one turn were thrown away", self.thrown_away));
         }
-        self.begun += 1;
-        if self.begun > 1 + u32::from(limits::THROWN_AWAY_PER_TURN) + REOPENED {
+        if self.begun > most + REOPENED {
             return Err(format!("the model is asked {} times for one turn", self.begun));
         }
         Ok(())

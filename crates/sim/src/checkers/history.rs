@@ -19,6 +19,11 @@ impl Checker for History {
         match seen {
             Seen::Order(Command::Note(line)) => {
                 self.noted.insert(line.number, line.clone());
+                let whole = |s: &Speech| s.text.trim_end() == line.text;
+                let exact = self.takeovers == 0 && scene.faults.voice.is_none() && scene.faults.model.is_none();
+                if line.speaker == Speaker::Agent && !line.cut && exact && !scene.speeches.iter().any(whole) {
+                    return Err(format!("line {} is said to be whole: {:?}", line.number, line.text));
+                }
                 if line.speaker == Speaker::Agent && !scene.speeches.iter().any(|s| was_heard(scene, s, &line.text)) {
                     return Err(format!("line {} was not heard: {:?}", line.number, line.text));
                 }
@@ -41,11 +46,11 @@ impl Checker for History {
     }
 }
 
-/// A caller who has hung up hears nothing more, but it is known only when it is reported.
+/// A caller who has hung up hears nothing more, but it is known only when it is reported; so too while a node stalls.
 const REPORT_MS: u32 = 500;
 
 fn was_heard(scene: &Scene, speech: &Speech, text: &str) -> bool {
-    let late_ms = if scene.over_at.is_some() { REPORT_MS } else { 0 };
+    let late_ms = if scene.over_at.is_some() { REPORT_MS } else { 0 } + scene.options.node.stall_ms;
     speech.text.starts_with(text) && text.len() <= speech.claimable(&scene.options, late_ms)
 }
 

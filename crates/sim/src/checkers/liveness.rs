@@ -7,6 +7,8 @@ use offhook_core::call::{Command, EndedReason, Input};
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     ended: Option<EndedReason>,
+    /// The same on a node that died.
+    before: Option<EndedReason>,
     ordered: bool,
     hang_up_ordered: bool,
     forwarded: bool,
@@ -18,7 +20,7 @@ impl Checker for Liveness {
             Seen::Fact(Input::HangUpOrdered) => self.ordered = true,
             Seen::Order(Command::HangUp) => self.hang_up_ordered = true,
             Seen::Order(Command::Forward { .. }) => self.forwarded = true,
-            Seen::TookOver => self.ended = None,
+            Seen::TookOver => (self.ended, self.before) = (None, self.ended),
             Seen::Ended(reason) => {
                 if let Some(before) = self.ended.replace(*reason) {
                     return Err(format!("the call ended twice: {before:?}, then {reason:?}"));
@@ -27,7 +29,7 @@ impl Checker for Liveness {
                     return Err(format!("the call is said to have ended by {reason:?}"));
                 }
             }
-            Seen::Over { ended, .. } if *ended != self.ended || ended.is_none() => {
+            Seen::Over { ended, .. } if ended.is_none() || *ended != self.ended.or(self.before) => {
                 return Err(format!("the call is over, ended by {ended:?}, but {:?} was seen", self.ended));
             }
             _ => {}
@@ -45,7 +47,7 @@ impl Liveness {
             EndedReason::MaxDuration => self.hang_up_ordered && scene.now.as_ms() >= longest_ms,
             EndedReason::Forwarded => self.forwarded,
             EndedReason::MediaLost => scene.connected && !scene.media,
-            EndedReason::NeverConnected => !scene.connected,
+            EndedReason::NeverConnected => !scene.connected || scene.node > 0,
             EndedReason::Ordered => self.ordered,
             EndedReason::CarrierHungUp => scene.over_at.is_some(),
         }

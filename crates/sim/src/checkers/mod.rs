@@ -88,4 +88,5 @@ checkers! {
     filler: Filler,
     limits: Limits,
     head_start: HeadStart,
+    timing: Timing,
 }

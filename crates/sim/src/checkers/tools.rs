@@ -29,7 +29,9 @@ impl Checker for Tools {
                 let took_ms = scene.now.since_ms(used.at);
                 let results = match took_ms.checked_sub(TOOL_TIMEOUT_MS) {
                     None => &mut self.results,
-                    Some(late_ms) if late_ms <= scene.options.node.tick_late_ms => &mut self.perhaps,
+                    Some(late_ms) if late_ms <= scene.options.node.tick_late_ms || stood_still(scene) => {
+                        &mut self.perhaps
+                    }
                     Some(_) => return Ok(()),
                 };
                 results.entry(used.arguments.clone()).or_insert_with(|| result.clone());
@@ -40,6 +42,12 @@ impl Checker for Tools {
         }
         Ok(())
     }
+}
+
+/// No timer fires while media is lost or the node stalls.
+fn stood_still(scene: &Scene) -> bool {
+    let node = &scene.options.node;
+    scene.options.line.media_lost_at_ms.is_some() || node.stalls_at_ms.is_some() || !node.dies_at_ms.is_empty()
 }
 
 impl Tools {

@@ -116,7 +116,13 @@ impl World<'_> {
                 self.tell(|_| "the caller interrupts".into());
                 self.caller.turns = self.caller.turns.saturating_sub(1);
                 self.caller.leaves = false;
-                self.say_sentence();
+                let presses = self.scene.options.caller.presses;
+                if self.dice.happens(presses) {
+                    let left = self.dice.between(1, 3);
+                    self.press(left);
+                } else {
+                    self.say_sentence();
+                }
             }
             Act::Tire { mood } if mood == now_mood && !free && !self.scene.caller_talks => {
                 self.say_sentence()

@@ -3,8 +3,8 @@
 //! This is the contract that the machine's orders are executed by, here and in the server's pump:
 //! - `Play` puts a reply's audio behind what is being played; `ResumePlayout` does the same from a moment within it.
 //! - Audio leaves as it is synthesized; where it runs dry there is silence until more comes.
-//! - A mark comes back when a reply's first sample is played, every so often, and at its end (`done`) once its text is
-//!   complete and no more audio will come.
+//! - A mark comes back when a reply's first sample is played (also when it is gone on with), every so often, and at its end
+//!   (`done`) once its text is complete and no more audio will come.
 //! - `PausePlayout` silences at once and empties the queue, but the audio is kept. `CancelReply` silences the reply if it
 //!   is playing and drops it; what is behind it goes on. Marks that have not come back by then never do.
 //! - When media is lost, the queue is lost with it. What is ordered to be played while media is down is not heard.
@@ -17,7 +17,7 @@ use offhook_core::call::{CallTime, Input, ReplyId};
 use std::collections::VecDeque;
 
 /// A gap or a repetition in playing that nobody hears as such.
-const SEAM_MS: u32 = 60;
+const SEAM_MS: u32 = 150;
 /// The apology that needs no voice takes so long.
 const CANNED_MS: u32 = 2_500;
 
@@ -64,9 +64,7 @@ impl World<'_> {
         if !self.scene.media || self.scene.speeches[speech].cancelled_at.is_some() {
             return;
         }
-        let every_ms = self.scene.options.line.mark_every_ms;
-        let next_mark_ms = if from_ms == 0 { 0 } else { (from_ms / every_ms + 1) * every_ms };
-        self.line.queue.push_back(Stream { speech, pos_ms: from_ms, next_mark_ms, since: None });
+        self.line.queue.push_back(Stream { speech, pos_ms: from_ms, next_mark_ms: from_ms, since: None });
         self.run_line();
     }
 
@@ -148,14 +146,14 @@ impl World<'_> {
             stream.since = Some(reached);
             let mut mark_ms = marks;
             while mark_ms <= to_ms && mark_ms < made_ms {
-                mark_ms = if mark_ms == 0 { every_ms } else { mark_ms + every_ms };
+                mark_ms += every_ms;
             }
             stream.next_mark_ms = mark_ms;
             let next_stop = mark_ms.min(made_ms);
             let mut passed = marks;
             while passed <= to_ms && passed < made_ms {
                 self.mark(at, since.plus_ms(passed.saturating_sub(from_ms)), passed, false);
-                passed = if passed == 0 { every_ms } else { passed + every_ms };
+                passed += every_ms;
             }
             if made_ms > from_ms {
                 self.hear(at, from_ms, to_ms);

@@ -25,8 +25,8 @@ use agenda::Agenda;
 use dice::Dice;
 use node::Node;
 use offhook_core::call::{
-    Ability, AbilityKind, CallPlan, CallTime, Command, EndedReason, Fallback, Greeting, Input, Phrases,
-    Timer, Timing, log,
+    Ability, AbilityKind, Anchor, AskId, CallPlan, CallTime, Command, EndedReason, Fallback, Greeting, Input,
+    Phrases, ReplyId, SttId, Timer, Timing, ToolId, log,
 };
 use offhook_core::{Language, ToolSpec};
 use options::GreetingKind;
@@ -57,6 +57,8 @@ pub struct Stats {
     pub call_ms: u64,
     /// Turns of callers.
     pub turns: u64,
+    /// Time from the end of the caller's speech to the answer being heard, all turns added up, in ms.
+    pub gap_ms: u64,
     /// Requests to models.
     pub asks: u64,
     /// Answers prepared and thrown away.
@@ -187,7 +189,9 @@ enum Event {
     Carrier(Box<Input>),
     MediaFlows,
     MediaLost,
-    MediaEnds,
+    MediaEnds {
+        ordered: bool,
+    },
     Line,
     Mark {
         epoch: u32,
@@ -220,6 +224,8 @@ enum Event {
     Caller(caller::Act),
     NodeDies,
     NodeTakesOver,
+    NodeStalls,
+    NodeGoesOn,
 }
 
 /// Who reports a fact.
@@ -247,6 +253,7 @@ struct World<'t> {
     results: u32,
     inbox: VecDeque<Input>,
     handling: bool,
+    stalled: bool,
     /// What the machine waits for.
     due: Option<(CallTime, Timer)>,
     tick_at: Option<CallTime>,
@@ -297,6 +304,7 @@ impl<'t> World<'t> {
             results: 0,
             inbox: VecDeque::new(),
             handling: false,
+            stalled: false,
             due: None,
             tick_at: None,
             idle_ticks: 0,
@@ -324,6 +332,12 @@ impl<'t> World<'t> {
         }
         if let Some(at) = o.caller.ordered_end_at_ms {
             self.agenda.plan(ms(at.into()), Event::Carrier(Box::new(Input::HangUpOrdered)));
+        }
+        if let Some(at) = o.line.ends_at_ms {
+            self.agenda.plan(ms(at.into()), Event::MediaEnds { ordered: false });
+        }
+        if let Some(at) = o.node.stalls_at_ms {
+            self.agenda.plan(ms(at.into()), Event::NodeStalls);
         }
         if let Some(at) = o.line.media_lost_at_ms {
             self.agenda.plan(ms(at.into()), Event::MediaLost);
@@ -362,7 +376,7 @@ impl<'t> World<'t> {
             Event::Carrier(input) => self.deliver(Fact::Carrier, *input),
             Event::MediaFlows => self.media_begins(),
             Event::MediaLost => self.media_breaks(),
-            Event::MediaEnds => self.carrier_ends(),
+            Event::MediaEnds { ordered } => self.carrier_ends(ordered),
             Event::Line => {
                 self.line_wakes();
             }
@@ -388,6 +402,11 @@ impl<'t> World<'t> {
             Event::Caller(act) => self.caller_acts(act),
             Event::NodeDies => self.node_dies(),
             Event::NodeTakesOver => self.node_takes_over(),
+            Event::NodeStalls => self.node_stalls(),
+            Event::NodeGoesOn => {
+                self.stalled = false;
+                self.settle_inbox();
+            }
         }
     }
 
@@ -443,14 +462,14 @@ impl<'t> World<'t> {
         );
     }
 
-    /// We ordered the end of the call.
-    fn carrier_ends(&mut self) {
+    /// The carrier ends the call; when we ordered it, it may forget to say so.
+    fn carrier_ends(&mut self, ordered: bool) {
         if self.scene.over_at.is_some() {
             return;
         }
         self.end_media();
         let unreported = self.scene.options.line.end_unreported;
-        if !self.fault(unreported) {
+        if !ordered || !self.fault(unreported) {
             let ms = self.dice.between(5, 300);
             self.agenda.plan(
                 self.scene.now.plus_ms(ms),
@@ -483,9 +502,42 @@ impl<'t> World<'t> {
             }
             return;
         }
+        let (repeats, nonsense) = (self.scene.options.line.repeats, self.scene.options.line.nonsense);
+        if may_come_twice(&input) && self.fault(repeats) {
+            let ms = self.dice.between(0, 500);
+            self.plan_fact(self.scene.now.plus_ms(ms), input.clone());
+        }
         self.inbox.push_back(input);
-        if !self.handling {
+        if self.fault(nonsense) {
+            let nonsense = self.nonsense();
+            self.inbox.push_back(nonsense);
+        }
+        if !self.handling && !self.stalled {
             self.settle_inbox();
+        }
+    }
+
+    /// A fact about something that never was, or that says nothing.
+    fn nonsense(&mut self) -> Input {
+        let number = 10_000 + self.dice.between(0, 9);
+        let (reply, ask, stt) = (ReplyId(number), AskId(number), SttId(number));
+        let text = String::from("\u{fe0f}…，?");
+        match self.dice.between(0, 14) {
+            0 => Input::Played { reply, ms: u32::MAX, done: true },
+            1 => Input::Synthesized { reply, ms: u32::MAX, done: true },
+            2 => Input::Aligned { reply, anchors: vec![Anchor { ms: u32::MAX, bytes: u32::MAX }] },
+            3 => Input::Token { ask, text },
+            4 => Input::AskDone { ask },
+            5 => Input::AskFailed { ask, may_pass: false },
+            6 => Input::Interim { stt, text, end_ms: u32::MAX },
+            7 => Input::Final { stt, text, end_ms: u32::MAX, utterance_end: true },
+            8 => Input::UtteranceEnd { stt },
+            9 => Input::EagerEnd { stt, text },
+            10 => Input::SttFailed { stt, may_pass: false },
+            11 => Input::TtsFailed { voice: u8::MAX, may_pass: false },
+            12 => Input::ToolDone { tool: ToolId(number), result: text },
+            13 => Input::Dtmf { digit: '\u{1f4de}' },
+            _ => Input::Tick,
         }
     }
 
@@ -554,18 +606,19 @@ impl<'t> World<'t> {
             }
             Command::HangUp | Command::Forward { .. } => {
                 let ms = self.dice.between(20, 400);
-                self.agenda.plan(self.scene.now.plus_ms(ms), Event::MediaEnds);
+                self.agenda.plan(self.scene.now.plus_ms(ms), Event::MediaEnds { ordered: true });
             }
             Command::Timed(timing) => {
                 self.stats.turns += 1;
                 self.stats.thrown_away += u64::from(timing.thrown_away);
+                self.stats.gap_ms += u64::from(timing.playout.since_ms(timing.speech_end));
             }
             Command::SendDtmf { .. } | Command::Note(_) => {}
         }
     }
 
     fn plan_tick(&mut self) {
-        if !self.scene.alive {
+        if !self.scene.alive || self.stalled {
             return;
         }
         let Some((due, _)) = self.due else { return };
@@ -582,10 +635,13 @@ impl<'t> World<'t> {
     }
 
     fn tick(&mut self) {
-        if self.tick_at != Some(self.scene.now) || !self.scene.alive {
+        if self.tick_at != Some(self.scene.now) {
             return;
         }
         self.tick_at = None;
+        if self.stalled || !self.scene.alive {
+            return;
+        }
         if self.due.is_some_and(|(at, _)| at <= self.scene.now) {
             self.deliver(Fact::Ours, Input::Tick);
             if let Some((_, timer)) = self.due.filter(|(at, _)| *at <= self.scene.now) {
@@ -683,8 +739,14 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "{} turns, {} requests to models, {} head starts thrown away, {} pauses, {} tools, {} takeovers",
-            self.turns, self.asks, self.thrown_away, self.pauses, self.tools, self.takeovers
+            "{} turns, answered after {} ms on average, {} requests to models, {} head starts thrown away, {} pauses, {} tools, {} takeovers",
+            self.turns,
+            self.gap_ms / self.turns.max(1),
+            self.asks,
+            self.thrown_away,
+            self.pauses,
+            self.tools,
+            self.takeovers
         )?;
         write!(f, "ended by")?;
         for (reason, calls) in REASONS.iter().zip(self.ended).filter(|(_, calls)| *calls > 0) {
@@ -702,6 +764,7 @@ impl Stats {
         self.orders += other.orders;
         self.call_ms += other.call_ms;
         self.turns += other.turns;
+        self.gap_ms += other.gap_ms;
         self.asks += other.asks;
         self.thrown_away += other.thrown_away;
         self.pauses += other.pauses;
@@ -712,6 +775,24 @@ impl Stats {
             *sum += more;
         }
     }
+}
+
+/// Facts of which the machine must take a second copy for nothing.
+fn may_come_twice(input: &Input) -> bool {
+    matches!(
+        input,
+        Input::Connected
+            | Input::HungUp { .. }
+            | Input::Played { .. }
+            | Input::SpeechStarted
+            | Input::SttOpened { .. }
+            | Input::Synthesized { .. }
+            | Input::UtteranceEnd { .. }
+            | Input::AskDone { .. }
+            | Input::AskFailed { .. }
+            | Input::SttFailed { .. }
+            | Input::Tick
+    )
 }
 
 /// All reasons in the order of [`Stats::ended`].
@@ -738,7 +819,7 @@ fn plan(options: &options::PlanOptions) -> CallPlan {
         spec: ToolSpec { name: name.into(), description: String::new(), parameters: "{}".into() },
         kind,
         timeout_ms: TOOL_TIMEOUT_MS,
-        filler: None,
+        filler: options.tool_fillers.then(|| words::TOOL_FILLER.into()),
     };
     CallPlan {
         instructions: "Be kind.".into(),

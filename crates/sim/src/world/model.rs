@@ -110,10 +110,12 @@ impl World<'_> {
             if sentence > 0 {
                 asked.text.push(' ');
             }
-            let _ = match self.dice.between(0, 3) {
+            let _ = match self.dice.between(0, 6) {
                 0 => write!(asked.text, "Sure, the {a} is next to the {b}."),
                 1 => write!(asked.text, "We have the {a} from nine to five, and the {b} on Mondays."),
                 2 => write!(asked.text, "The {a} costs 12.50, but you can have the {b} for free."),
+                3 => write!(asked.text, "Schön: **{a}** für 5 €, {b} für 3 €…"),
+                4 => write!(asked.text, "{a}在{b}旁边，好的。 请问 还有 什么？"),
                 _ => write!(asked.text, "Yes. A {a} comes with every {b} that you buy here."),
             };
         }

@@ -148,7 +148,20 @@ impl super::World<'_> {
         self.agenda.plan(self.scene.now.plus_ms(away_ms), super::Event::NodeTakesOver);
     }
 
+    /// The node is busy with something else; what comes waits.
+    pub(super) fn node_stalls(&mut self) {
+        if self.scene.alive {
+            self.tell(|_| "the node stalls".into());
+            self.stalled = true;
+            self.scene.faults.line = Some(self.scene.now);
+            let stall_ms = self.scene.options.node.stall_ms;
+            self.agenda.plan(self.scene.now.plus_ms(stall_ms), super::Event::NodeGoesOn);
+        }
+    }
+
     pub(super) fn node_takes_over(&mut self) {
+        self.stalled = false;
+        self.inbox.clear();
         let lost = self.node.take_over(self.scene.options.node.lost_lines);
         self.scene.node += 1;
         self.scene.alive = true;

@@ -26,6 +26,8 @@ pub(crate) struct PlanOptions {
     pub(crate) head_start: bool,
     pub(crate) forwards: bool,
     pub(crate) providers: u32,
+    /// Tools have fillers of their own.
+    pub(crate) tool_fillers: bool,
     pub(crate) max_duration_ms: u32,
 }
 
@@ -71,7 +73,13 @@ pub(crate) struct LineOptions {
     pub(crate) marks_late: u32,
     pub(crate) media_lost_at_ms: Option<u32>,
     pub(crate) media_back_ms: Option<u32>,
+    /// The carrier ends the call by itself.
+    pub(crate) ends_at_ms: Option<u32>,
     pub(crate) end_unreported: u32,
+    /// Facts that come twice.
+    pub(crate) repeats: u32,
+    /// Facts about things that never were.
+    pub(crate) nonsense: u32,
 }
 
 /// Voice detector and recogniser.
@@ -139,6 +147,8 @@ pub(crate) struct VoiceOptions {
     /// How much faster than real time, in tenths.
     pub(crate) speed: u32,
     pub(crate) chunk_ms: u32,
+    /// Progress is told so often.
+    pub(crate) told_every_ms: u32,
     pub(crate) ms_per_byte: u32,
     pub(crate) anchors: Anchors,
     pub(crate) slow: u32,
@@ -167,6 +177,9 @@ pub(crate) struct ToolOptions {
 pub(crate) struct NodeOptions {
     pub(crate) tick_late_ms: u32,
     pub(crate) dies_at_ms: Vec<u32>,
+    /// It handles nothing for a while.
+    pub(crate) stalls_at_ms: Option<u32>,
+    pub(crate) stall_ms: u32,
     pub(crate) away_ms: u32,
     pub(crate) lost_lines: u32,
     pub(crate) never_reconnects: bool,
@@ -189,6 +202,7 @@ impl Options {
                 head_start: d.happens(800),
                 forwards: d.happens(400),
                 providers: d.between(1, 3),
+                tool_fillers: d.happens(300),
                 max_duration_ms: if d.happens(100) { d.between(8_000, 40_000) } else { 1_800_000 },
             },
             caller: caller(d),
@@ -196,12 +210,15 @@ impl Options {
                 rings_ms: d.between(20, 4_000),
                 down_ms: d.between(10, 80),
                 up_ms: d.between(10, 80),
-                mark_every_ms: *d.pick(&[200, 250, 250, 500]),
+                mark_every_ms: *d.pick(&[200, 250, 400, 500]),
                 marks_lost: 0,
                 marks_late: 0,
                 media_lost_at_ms: None,
                 media_back_ms: None,
+                ends_at_ms: None,
                 end_unreported: 0,
+                repeats: 0,
+                nonsense: 0,
             },
             hearing: hearing(d),
             model: model(d),
@@ -209,6 +226,7 @@ impl Options {
                 first_ms: d.between(40, 500),
                 speed: d.between(15, 200),
                 chunk_ms: *d.pick(&[200, 400, 400, 1_000]),
+                told_every_ms: *d.pick(&[0, 500]),
                 ms_per_byte: d.between(50, 85),
                 anchors: *d.pick(&[Anchors::Words, Anchors::Words, Anchors::Clauses, Anchors::Nothing]),
                 slow: 0,
@@ -219,6 +237,8 @@ impl Options {
             node: NodeOptions {
                 tick_late_ms: d.between(0, 30),
                 dies_at_ms: Vec::new(),
+                stalls_at_ms: None,
+                stall_ms: 0,
                 away_ms: d.between(300, 6_000),
                 lost_lines: d.between(0, 3),
                 never_reconnects: false,
@@ -237,6 +257,8 @@ impl Options {
         self.line.marks_lost = rate();
         self.line.marks_late = rate();
         self.line.end_unreported = rate();
+        self.line.repeats = rate() / 8;
+        self.line.nonsense = rate() / 8;
         self.hearing.missed = rate();
         self.hearing.blips = rate();
         self.hearing.late_finals = rate();
@@ -275,6 +297,16 @@ impl Options {
         }
         if d.happens(80) {
             self.caller.ordered_end_at_ms = Some(d.between(0, 40_000));
+        }
+        if d.happens(40) {
+            self.line.ends_at_ms = Some(d.between(0, 40_000));
+        }
+        if d.happens(20) {
+            self.line.rings_ms = d.between(50_000, 70_000);
+        }
+        if d.happens(100) {
+            self.node.stalls_at_ms = Some(d.between(100, 30_000));
+            self.node.stall_ms = d.between(50, 1_500);
         }
     }
 }

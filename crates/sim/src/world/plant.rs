@@ -46,6 +46,8 @@ pub enum Plant {
     Wasteful,
     /// A reply is longer than the limit.
     Endless,
+    /// Turns are timed wrongly.
+    WrongTimes,
     /// The log forgets an input.
     ForgetfulLog,
 }
@@ -70,6 +72,7 @@ impl Plant {
         (Plant::LateFiller, "filler"),
         (Plant::Wasteful, "head_start"),
         (Plant::Endless, "limits"),
+        (Plant::WrongTimes, "timing"),
         (Plant::ForgetfulLog, "replay"),
     ];
 }
@@ -208,6 +211,13 @@ impl Planted {
                         let ask = AskId(ask.0 + more);
                         out.push(Command::Ask { ask, provider, messages: messages.clone() });
                         out.push(Command::CancelAsk { ask });
+                    }
+                }
+            }
+            Plant::WrongTimes => {
+                for command in out {
+                    if let Command::Timed(timing) = command {
+                        timing.first_token = timing.playout.plus_ms(1);
                     }
                 }
             }

@@ -110,6 +110,7 @@ pub struct Speech {
     pub apology: bool,
     /// It is the plan's goodbye or apology.
     pub last_words: bool,
+    pub(super) told_ms: u32,
     pub(super) session: u32,
     pub(super) anchored: usize,
     pub(super) stalled: bool,

@@ -49,6 +49,7 @@ impl World<'_> {
             filler: false,
             apology: false,
             last_words: false,
+            told_ms: 0,
             session: self.voice.session,
             anchored: 0,
             stalled: false,
@@ -112,7 +113,7 @@ impl World<'_> {
 
     fn know_phrase(&mut self, at: usize, text: &str) {
         let phrases = self.plan_phrases();
-        let filler = phrases.fillers.iter().any(|f| f == text);
+        let filler = phrases.fillers.iter().any(|f| f == text) || text == super::words::TOOL_FILLER;
         let apology = phrases.apology == text;
         let last_words = apology || phrases.goodbye == text;
         let speech = &mut self.scene.speeches[at];
@@ -121,7 +122,7 @@ impl World<'_> {
 
     pub(super) fn finish_reply(&mut self, reply: ReplyId) {
         let Some(at) = self.scene.speech(reply) else { return };
-        let broken = self.scene.speeches[at].session != self.voice.session;
+        let broken = self.voice.dead || self.scene.speeches[at].session != self.voice.session;
         let speech = &mut self.scene.speeches[at];
         speech.finished = true;
         if broken || (!speech.working && !speech.stalled) {
@@ -166,11 +167,17 @@ impl World<'_> {
         }
         let anchors = anchors(speech, options.anchors);
         let complete = speech.complete;
+        let told = speech.told_ms == 0 || complete || ms >= speech.told_ms + options.told_every_ms;
+        if told {
+            speech.told_ms = ms;
+        }
         if !anchors.is_empty() {
             self.deliver(Fact::Ours, Input::Aligned { reply, anchors });
         }
         self.run_line();
-        self.deliver(Fact::Ours, Input::Synthesized { reply, ms, done: complete });
+        if told {
+            self.deliver(Fact::Ours, Input::Synthesized { reply, ms, done: complete });
+        }
     }
 
     pub(super) fn voice_fails(&mut self, session: u32) {

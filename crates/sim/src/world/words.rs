@@ -77,8 +77,12 @@ pub(super) const SENTENCES: &[&str] = &[
     "So the thing is | that # wanted to | come by tomorrow.",
     "#?",
     "I would like to | book it for # please",
+    "Ähm, | ich heiße #.",
     "Well, | um, | I spoke to # yesterday. And # said no.",
 ];
+
+/// What is said while a tool takes long.
+pub(super) const TOOL_FILLER: &str = "Let me look that up.";
 
 /// Numbers being dictated.
 pub(super) const DICTATIONS: &[&str] = &[
