@@ -57,9 +57,14 @@ impl Config {
             figment = figment.merge(Toml::file_exact(file));
         }
         let environment = Env::prefixed("OFFHOOK_")
-            .filter(|key| ["server_", "log_", "demo_"].iter().any(|s| key.as_str().to_ascii_lowercase().starts_with(s)))
+            .filter(|key| {
+                ["server_", "log_", "demo_"].iter().any(|s| key.as_str().to_ascii_lowercase().starts_with(s))
+            })
             .map(|key| key.as_str().to_ascii_lowercase().replacen('_', ".", 1).into());
-        figment.merge(environment).extract().context("the settings cannot be read; offhook.default.toml has them all")
+        figment
+            .merge(environment)
+            .extract()
+            .context("the settings cannot be read; offhook.default.toml has them all")
     }
 
     /// The database's address.

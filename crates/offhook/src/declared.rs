@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use offhook_core::entity::Capability;
 use offhook_core::{E164, Secret};
-use offhook_store::{AgentSpec, ConnectionSpec, DeclaredNumber, Declaration};
+use offhook_store::{AgentSpec, ConnectionSpec, Declaration, DeclaredNumber};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -61,9 +61,11 @@ fn yes() -> bool {
 impl Declared {
     /// Reads a TOML or JSON file.
     pub fn read(path: &Path) -> Result<Declared> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let json = path.extension().is_some_and(|e| e == "json");
-        let declared = if json { serde_json::from_str(&text).map_err(anyhow::Error::from) } else { Self::parse(&text) };
+        let declared =
+            if json { serde_json::from_str(&text).map_err(anyhow::Error::from) } else { Self::parse(&text) };
         declared.with_context(|| format!("{} does not declare what Offhook knows", path.display()))
     }
 
@@ -81,7 +83,13 @@ impl Declared {
         }
         let connections = self.connections.into_iter().map(|c| {
             let secret = c.secret.map(|s| fetched(&c.name, s)).transpose()?;
-            Ok(ConnectionSpec { kind: c.kind, name: c.name, account: c.account, config: Value::Object(c.config), secret })
+            Ok(ConnectionSpec {
+                kind: c.kind,
+                name: c.name,
+                account: c.account,
+                config: Value::Object(c.config),
+                secret,
+            })
         });
         let agents = self.agents.into_iter();
         let numbers = self.numbers.into_iter().map(|n| DeclaredNumber {
@@ -107,7 +115,9 @@ fn fetched(connection: &str, secret: Secret<String>) -> Result<Secret<String>> {
     let Some(name) = secret.expose().strip_prefix('$') else { return Ok(secret) };
     match std::env::var(name) {
         Ok(value) if !value.is_empty() => Ok(Secret::new(value)),
-        _ => bail!("connection `{connection}` takes its secret from the environment variable {name}, which is not set"),
+        _ => bail!(
+            "connection `{connection}` takes its secret from the environment variable {name}, which is not set"
+        ),
     }
 }
 
@@ -118,9 +128,21 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_the_thing() {
         let wrong = Declared::parse("[[agents]]\nname = \"A\"\n[agents.config]\nllm = []\n").unwrap();
-        assert_eq!(format!("{:#}", wrong.declaration().unwrap_err()), "agent `A`: llm: name 1 to 8 providers, first choice first");
-        let wrong = Declared::parse("[[connections]]\nname = \"c\"\nkind = \"openai\"\nsecret = \"$NO_SUCH_VARIABLE\"\n").unwrap();
+        assert_eq!(
+            format!("{:#}", wrong.declaration().unwrap_err()),
+            "agent `A`: llm: name 1 to 8 providers, first choice first"
+        );
+        let wrong = Declared::parse(
+            "[[connections]]\nname = \"c\"\nkind = \"openai\"\nsecret = \"$NO_SUCH_VARIABLE\"\n",
+        )
+        .unwrap();
         assert!(wrong.declaration().unwrap_err().to_string().contains("NO_SUCH_VARIABLE"));
-        assert!(format!("{:#}", Declared::parse("[[numbers]]\nnumber = \"911\"\nconnection = \"c\"\n").unwrap_err()).contains("E.164"));
+        assert!(
+            format!(
+                "{:#}",
+                Declared::parse("[[numbers]]\nnumber = \"911\"\nconnection = \"c\"\n").unwrap_err()
+            )
+            .contains("E.164")
+        );
     }
 }

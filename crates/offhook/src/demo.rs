@@ -5,7 +5,7 @@ use offhook_core::{E164, Secret};
 use offhook_providers::offline;
 use offhook_server::abilities::AbilityConfig;
 use offhook_server::agent::{AgentConfig, ProviderUse};
-use offhook_store::{AgentSpec, ConnectionSpec, DeclaredNumber, Declaration};
+use offhook_store::{AgentSpec, ConnectionSpec, Declaration, DeclaredNumber};
 use serde_json::{Value, json};
 
 /// The name of the demo agent.
@@ -50,9 +50,16 @@ pub fn declaration(
         let Some(key) = environment(variable).filter(|k| !k.trim().is_empty()) else { continue };
         let name = format!("{kind} ({variable})");
         if connections.iter().all(|c| c.name != name) {
-            let config = environment(&format!("{}_BASE_URL", kind.to_uppercase())).map_or(json!({}), |url| json!({ "base_url": url }));
+            let config = environment(&format!("{}_BASE_URL", kind.to_uppercase()))
+                .map_or(json!({}), |url| json!({ "base_url": url }));
             let secret = Some(Secret::new(key));
-            connections.push(ConnectionSpec { kind: (*kind).into(), name: name.clone(), account: None, config, secret });
+            connections.push(ConnectionSpec {
+                kind: (*kind).into(),
+                name: name.clone(),
+                account: None,
+                config,
+                secret,
+            });
         }
         let used = || ProviderUse { connection: name.clone(), ..ProviderUse::offline() };
         uses.stt.then(|| stt.push(used()));
@@ -104,7 +111,12 @@ mod tests {
     fn one_key_is_enough_for_a_whole_agent() {
         assert_eq!(took(&[]), "hears by offline, thinks by offline, speaks by offline");
         let openai = "openai (OPENAI_API_KEY)";
-        assert_eq!(took(&["OPENAI_API_KEY"]), format!("hears by {openai}, thinks by {openai}, speaks by {openai}"));
-        assert!(took(&["OPENAI_API_KEY", "DEEPGRAM_API_KEY"]).starts_with("hears by deepgram (DEEPGRAM_API_KEY)"));
+        assert_eq!(
+            took(&["OPENAI_API_KEY"]),
+            format!("hears by {openai}, thinks by {openai}, speaks by {openai}")
+        );
+        assert!(
+            took(&["OPENAI_API_KEY", "DEEPGRAM_API_KEY"]).starts_with("hears by deepgram (DEEPGRAM_API_KEY)")
+        );
     }
 }

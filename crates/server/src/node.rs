@@ -3,11 +3,12 @@
 
 use crate::app::App;
 use crate::call::registry::Letter;
+use crate::call::resume;
 use crate::telemetry;
-use offhook_store::StoreError;
+use offhook_store::{CallLease, StoreError};
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// Renewals within the time that a lease holds: two may fail.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -15,6 +16,10 @@ const RENEWALS_PER_LEASE: u32 = 3;
 const RENEWAL_MS_MIN: u32 = 10;
 /// How often what has expired is thrown away.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
+/// How long a carrier may take to ask about a call whose process died.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
+/// Calls of dead processes that are taken at once.
+const ORPHANS_AT_ONCE: u32 = 64;
 /// How often samples of the metrics are folded together.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 
@@ -29,11 +34,15 @@ pub async fn run(app: &App) -> Infallible {
     let mut renewal = every(Duration::from_millis(renewal_ms.into()));
     let mut tidying = every(TIDY_EVERY);
     let mut folding = every(METRICS_EVERY);
+    let mut orphans = Vec::new();
     loop {
         tokio::select! {
             _ = renewal.tick() => {
                 if let Err(error) = renew(app).await {
                     tracing::error!(%error, "The leases of this node's calls were not renewed");
+                }
+                if let Err(error) = adopt(app, &mut orphans).await {
+                    tracing::error!(%error, "Calls whose process died were not looked for");
                 }
             }
             _ = tidying.tick() => {
@@ -46,11 +55,36 @@ pub async fn run(app: &App) -> Infallible {
     }
 }
 
+/// Takes calls whose process died, waits for their carriers to ask what comes next, and writes off those that none asks about.
+pub async fn adopt(app: &App, orphans: &mut Vec<(CallLease, Instant)>) -> Result<(), StoreError> {
+    let now = Instant::now();
+    let found = app.store.claim_expired(&app.node, ORPHANS_AT_ONCE).await?;
+    for lease in found.into_iter().filter(|l| app.around.registry.by_id(l.call()).is_none()) {
+        // Its lease expires again while it waits, and it is claimed again.
+        if orphans.iter().all(|(known, _)| known.call() != lease.call()) {
+            orphans.push((lease, now));
+        }
+    }
+    let mut waiting = Vec::new();
+    for (lease, since) in orphans.drain(..) {
+        if app.around.registry.by_id(lease.call()).is_some() {
+            continue;
+        }
+        if now.duration_since(since) < ORPHAN_PATIENCE {
+            waiting.push((lease, since));
+        } else if let Err(error) = resume::bury(app, &lease).await {
+            tracing::error!(call.id = %lease.call(), %error, "A call whose process died could not be written off");
+        }
+    }
+    *orphans = waiting;
+    Ok(())
+}
+
 /// Extends the leases of all calls that are driven here, and lets go of those that are another node's by now.
 pub async fn renew(app: &App) -> Result<(), StoreError> {
     // Before the store is asked: a call that begins meanwhile has its row already, but is not in the answer.
     let driven = app.around.registry.ids();
-    let held = app.store.renew_leases(&app.node).await?;
+    let held = app.store.renew_leases(&app.node, &driven).await?;
     for call in driven.iter().filter(|id| !held.contains(id)) {
         if let Some(handle) = app.around.registry.by_id(call) {
             tracing::warn!(call.id = %call, "Another node drives a call of ours: letting go of it");

@@ -105,13 +105,18 @@ impl Store {
         rows.iter().map(|row| Ok(CallLease::new(parse("call.id", &row.id)?, node, scope_of(row)?))).collect()
     }
 
-    /// Extends every lease that the node still has and names those calls. A call of the node's that is missing was taken over: the
-    /// node must let go of it at once. The system's own.
-    pub async fn renew_leases(&self, node: &Node) -> Result<Vec<ConversationId>, StoreError> {
+    /// Extends the leases of the calls that the node drives and names those that it still has. One that is missing was taken over: the
+    /// node must let go of it at once. What the node held before it died and does not drive expires. The system's own.
+    pub async fn renew_leases(
+        &self,
+        node: &Node,
+        driven: &[ConversationId],
+    ) -> Result<Vec<ConversationId>, StoreError> {
         let tx = self.begin().await?;
         let ours = Cond::all()
             .add(call::Column::LeaseExpiresAtUs.is_not_null())
-            .add(call::Column::Node.eq(node.name.as_str()));
+            .add(call::Column::Node.eq(node.name.as_str()))
+            .add(call::Column::Id.is_in(driven.iter().map(|id| id.as_str())));
         call::Entity::update_many()
             .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(self.lease_end_us(node)))
             .filter(ours.clone())

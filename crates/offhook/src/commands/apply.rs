@@ -21,9 +21,12 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<()> {
     let declaration = Declared::read(&args.file)?.declaration()?;
     let store = open_store(&args.at.config()?).await?;
-    let scope = first_workspace(&store, "apply").await?.context("there is no workspace yet: run `offhook serve` once")?;
+    let scope = first_workspace(&store, "apply")
+        .await?
+        .context("there is no workspace yet: run `offhook serve` once")?;
     let apply = if args.dry_run { Apply::DryRun } else { Apply::Write };
-    let applied = store.apply(&scope, &declaration, apply).await.with_context(|| args.file.display().to_string())?;
+    let applied =
+        store.apply(&scope, &declaration, apply).await.with_context(|| args.file.display().to_string())?;
     for thing in &applied {
         let change = match (thing.change, args.dry_run) {
             (Change::Created, false) => "created",

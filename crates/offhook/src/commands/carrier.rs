@@ -24,7 +24,8 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<()> {
     let numbers = args.numbers.iter().map(|text| {
-        let (number, url) = text.split_once('=').with_context(|| format!("--number {text}: NUMBER=URL is wanted"))?;
+        let (number, url) =
+            text.split_once('=').with_context(|| format!("--number {text}: NUMBER=URL is wanted"))?;
         Ok(OwnedNumber::new(number, url))
     });
     let settings = TwilioSettings {
@@ -35,7 +36,10 @@ pub async fn run(args: Args) -> Result<()> {
     };
     let sim = TwilioSim::start(args.listen, settings).await.with_context(|| args.listen.to_string())?;
     println!("ready {}", sim.base_url());
-    println!("place a call: curl -d '{{\"to\":\"+15550100100\",\"from\":\"+15550100001\"}}' -H 'content-type: application/json' {}/_sim/calls", sim.base_url());
+    println!(
+        "place a call: curl -d '{{\"to\":\"+15550100100\",\"from\":\"+15550100001\"}}' -H 'content-type: application/json' {}/_sim/calls",
+        sim.base_url()
+    );
     tokio::signal::ctrl_c().await?;
     Ok(())
 }

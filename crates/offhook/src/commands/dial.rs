@@ -4,9 +4,9 @@ use super::{Where, first_workspace, open_store};
 use crate::demo;
 use anyhow::{Context as _, Result, bail, ensure};
 use offhook_core::{E164, Secret};
+use offhook_media::LINE_RATE_HZ;
 use offhook_media::resample::Resampler;
 use offhook_media::wav::Wav;
-use offhook_media::LINE_RATE_HZ;
 use offhook_providers::offline;
 use offhook_sim::carrier::twilio::{AfterLoss, CallOrder, OwnedNumber, TwilioSettings, TwilioSim};
 use offhook_sim::carrier::{CallerStep, Phone, RobotReport, follow};
@@ -46,7 +46,10 @@ pub struct Args {
 }
 
 /// What the caller says when nothing else is given.
-const DEMO_TURNS: [&str; 3] = ["What time do you open on Saturday?", "Do you have parking?", "Thank you, goodbye."];
+const DEMO_TURNS: [&str; 3] =
+    ["What time do you open on Saturday?", "Do you have parking?", "Thank you, goodbye."];
+/// Silence after the agent's last word until the caller hangs up.
+const LAST_WORD_MS: u64 = 3_000;
 /// How long one step of the script may wait for the agent.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the record of a call may take to be written.
@@ -57,8 +60,9 @@ pub async fn run(args: Args) -> Result<()> {
     let server = args.server.clone().unwrap_or_else(|| format!("http://{}", config.server.listen));
     let to = args.to.clone().unwrap_or_else(|| config.demo.number.clone());
     let token = config.server.data.join("simulator.token");
-    let token = std::fs::read_to_string(&token)
-        .with_context(|| format!("{} is missing: run `offhook serve` first, with the same data folder", token.display()))?;
+    let token = std::fs::read_to_string(&token).with_context(|| {
+        format!("{} is missing: run `offhook serve` first, with the same data folder", token.display())
+    })?;
 
     let settings = TwilioSettings {
         account_sid: demo::ACCOUNT.into(),
@@ -88,7 +92,9 @@ pub async fn run(args: Args) -> Result<()> {
     }
     let report = follow(&phone, &script, PATIENCE).await;
     // The agent may be saying goodbye: the last word is its own.
-    let _ = call.until_over(Duration::from_secs(6)).await;
+    let done = |p: &Phone| p.agent_quiet_ms().is_some_and(|quiet| quiet > LAST_WORD_MS);
+    let last_said_ms = phone.caller_last_sound_ms().unwrap_or(0);
+    let _ = phone.until(PATIENCE, |p| done(p) && p.agent_last_sound_ms() > Some(last_said_ms)).await;
     phone.hang_up();
     let status = call.until_over(PATIENCE).await?;
     telling.abort();
@@ -102,8 +108,8 @@ pub async fn run(args: Args) -> Result<()> {
         println!("the carrier complains: {alert:?}");
     }
     match report.stopped {
-        Some(why) if report.turns.is_empty() || !why.contains("over") => bail!("the call did not go as planned: {why}"),
-        _ => Ok(()),
+        Some(why) => bail!("the call did not go as planned: {why}"),
+        None => Ok(()),
     }
 }
 
@@ -119,7 +125,8 @@ fn script(args: &Args) -> Result<Vec<CallerStep>> {
             Some(after_ms_of_agent) if turn > 0 => CallerStep::BargeIn { after_ms_of_agent, say: pcm },
             _ => CallerStep::Say(pcm),
         });
-        if args.barge_in.is_none() || turn + 1 == says.len() {
+        // After the last turn the agent may hang up: that is waited for elsewhere.
+        if args.barge_in.is_none() && turn + 1 < says.len() {
             script.push(CallerStep::WaitForAgentQuiet { ms: args.quiet });
         }
     }
@@ -141,7 +148,8 @@ fn speech(text: &str) -> Result<Vec<i16>> {
     if rate_hz == LINE_RATE_HZ {
         return Ok(pcm);
     }
-    let mut resampler = Resampler::new(rate_hz, LINE_RATE_HZ).with_context(|| format!("{text}: {rate_hz} Hz"))?;
+    let mut resampler =
+        Resampler::new(rate_hz, LINE_RATE_HZ).with_context(|| format!("{text}: {rate_hz} Hz"))?;
     let mut narrow = Vec::new();
     resampler.push(&pcm, &mut narrow);
     resampler.flush(&mut narrow);
@@ -181,13 +189,17 @@ fn turns(report: &RobotReport) {
 /// Shows the stored transcript, as soon as it is written.
 async fn transcript(args: &Args, carrier_call: &str) -> Result<()> {
     let store = open_store(&args.at.config()?).await?;
-    let Some(scope) = first_workspace(&store, "dial").await? else { bail!("the server's database is another one") };
+    let Some(scope) = first_workspace(&store, "dial").await? else {
+        bail!("the server's database is another one")
+    };
     let deadline = tokio::time::Instant::now() + RECORDED_WITHIN;
     let call = loop {
-        let calls = store.calls(&scope, CallFilter::default(), &Page::first(20)).await?;
+        let calls = store.calls(&scope, CallFilter::All, &Page::first(20)).await?;
         match calls.rows.into_iter().find(|c| c.carrier_call == carrier_call) {
             Some(call) if call.ended_reason.is_some() => break call,
-            _ if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
+            _ if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(100)).await
+            }
             _ => bail!("the call's record was not written within {} s", RECORDED_WITHIN.as_secs()),
         }
     };

@@ -18,16 +18,25 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<()> {
     let store = open_store(&args.at.config()?).await?;
     let scope = first_workspace(&store, "replay").await?.context("there is no workspace here")?;
-    let log = store.load_log(&scope, &args.call, LogFrom::Start).await.with_context(|| args.call.to_string())?;
+    let log =
+        store.load_log(&scope, &args.call, LogFrom::Start).await.with_context(|| args.call.to_string())?;
     let plan: CallPlan = serde_json::from_str(&log.plan).context("the call's plan cannot be read")?;
-    let lines = offhook_server::hooks::lines(&log).context("the call's log cannot be read")?;
+    let lines = offhook_server::call::resume::lines(&log).context("the call's log cannot be read")?;
     if log.log_revision != LOG_REVISION {
-        println!("The call was logged by revision {}, this is {LOG_REVISION}: it may go another way.", log.log_revision);
+        println!(
+            "The call was logged by revision {}, this is {LOG_REVISION}: it may go another way.",
+            log.log_revision
+        );
     }
     let (call, divergence) = replay(plan, &lines);
     for line in call.transcript() {
         let who = if line.speaker == Speaker::Caller { "caller" } else { "agent" };
-        println!("{:>8.2} s  {who:<6}  {}{}", line.at.as_us() as f64 / 1e6, line.text, if line.cut { " …" } else { "" });
+        println!(
+            "{:>8.2} s  {who:<6}  {}{}",
+            line.at.as_us() as f64 / 1e6,
+            line.text,
+            if line.cut { " …" } else { "" }
+        );
     }
     store.close().await?;
     match divergence {

@@ -47,7 +47,8 @@ pub async fn run(args: Args) -> Result<()> {
     let scope = first_scope(&store).await?;
     if config.demo.enabled {
         let token = simulator_token(&config, &*environment)?;
-        let (declaration, words) = demo::declaration(&config.demo.number, token, |name| std::env::var(name).ok());
+        let (declaration, words) =
+            demo::declaration(&config.demo.number, token, |name| std::env::var(name).ok());
         store.apply(&scope, &declaration, Apply::Write).await.context("the demo agent")?;
         println!("demo agent on {}: {words}", config.demo.number);
     }
@@ -56,9 +57,9 @@ pub async fn run(args: Args) -> Result<()> {
         store.apply(&scope, &declaration, Apply::Write).await.with_context(|| file.display().to_string())?;
     }
 
-    let listener = tokio::net::TcpListener::bind(config.server.listen)
-        .await
-        .with_context(|| format!("{} cannot be listened on; is another server running?", config.server.listen))?;
+    let listener = tokio::net::TcpListener::bind(config.server.listen).await.with_context(|| {
+        format!("{} cannot be listened on; is another server running?", config.server.listen)
+    })?;
     let address = listener.local_addr()?;
     let public_url = match config.server.public_url.as_str() {
         "" => format!("http://{address}"),
@@ -77,7 +78,13 @@ pub async fn run(args: Args) -> Result<()> {
         store,
     });
     println!("ready http://{address}");
-    offhook_server::router::serve(app, listener, shutdown(), std::time::Duration::from_secs(config.server.drain_s)).await?;
+    offhook_server::router::serve(
+        app,
+        listener,
+        shutdown(),
+        std::time::Duration::from_secs(config.server.drain_s),
+    )
+    .await?;
     recording.await?;
     Ok(())
 }

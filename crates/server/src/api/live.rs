@@ -6,7 +6,7 @@ use super::request::Id;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::call::finish::word;
-use crate::hooks;
+use crate::call::resume;
 use crate::live::{self, Happening};
 use crate::problem::{About, Problem};
 use crate::router::Stopping;
@@ -15,8 +15,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
-use offhook_core::call::log::fold;
-use offhook_core::call::{self, Call, CallPlan, Purpose, Speaker};
+use offhook_core::call::{self, Purpose, Speaker};
 use offhook_core::entity::{self, CallStatus, MessageRole};
 use offhook_core::{ConversationId, WorkspaceId};
 use offhook_store::{CallFilter, LogFrom, PAGE_ROWS_MAX, Page, Scope};
@@ -299,16 +298,8 @@ async fn so_far(app: &App, scope: &Scope, id: &ConversationId) -> Result<Vec<Liv
 /// The transcript of a call in progress: its log, folded.
 async fn unfinished(app: &App, scope: &Scope, id: &ConversationId) -> Result<Vec<call::Line>, Problem> {
     let log = app.store.load_log(scope, id, LogFrom::Snapshot).await.about(id)?;
-    let unreadable = |error: serde_json::Error| Problem::internal(&error);
-    let lines = hooks::lines(&log).map_err(unreadable)?;
-    let call: Call = match &log.snapshot {
-        Some(snapshot) => serde_json::from_str(snapshot.state.expose()).map_err(unreadable)?,
-        None => {
-            let plan: CallPlan = serde_json::from_str(&log.plan).map_err(unreadable)?;
-            Call::start(plan, &mut Vec::new())
-        }
-    };
-    Ok(fold(call, &lines).transcript())
+    let (call, _) = resume::stand(&log).map_err(|error| Problem::internal(&error))?;
+    Ok(call.transcript())
 }
 
 fn finished(message: entity::Message, began_us: i64) -> Line {

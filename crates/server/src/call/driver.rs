@@ -154,17 +154,18 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
     let (facts_in, facts) = mpsc::channel(FACTS_QUEUE);
     let (orders, orders_out) = mpsc::channel(ORDERS_QUEUE);
     let pump = Pump::new(begin.speech.clone(), facts_in);
-    let span = tracing::info_span!("call", id = %begin.lease.call());
+    let span = tracing::info_span!(parent: None, "call", id = %begin.lease.call());
     tokio::spawn(tracing::Instrument::instrument(pump.run(orders_out), span.clone()));
 
     let mut commands = Vec::new();
     let now = Instant::now();
-    let (call, rang_at, seq) = match machine {
-        Machine::New(plan) => (Call::start(*plan, &mut commands), now, 0),
+    let (call, rang_at, seq, at) = match machine {
+        Machine::New(plan) => (Call::start(*plan, &mut commands), now, 0, CallTime::ZERO),
         Machine::Resumed { mut call, next_seq, age } => {
             let rang_at = now.checked_sub(age).unwrap_or(now);
-            call.resume(CallTime::from_us(age.as_micros() as u64), &mut commands);
-            (*call, rang_at, next_seq)
+            let at = CallTime::from_us(age.as_micros() as u64);
+            call.resume(at, &mut commands);
+            (*call, rang_at, next_seq, at)
         }
     };
     let resumed = seq > 0;
@@ -192,7 +193,7 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         usage: Usage::default(),
         commands,
     };
-    driver.note(if resumed { RESUMED } else { STARTED }.into());
+    driver.note(at, if resumed { RESUMED } else { STARTED }.into());
     driver.execute();
     tokio::spawn(tracing::Instrument::instrument(driver.run(facts, letters), span));
     Ok(handle)
@@ -290,7 +291,7 @@ impl Driver {
             self.broken();
             return;
         }
-        self.note(logged);
+        self.note(at, logged);
         self.execute();
     }
 
@@ -317,13 +318,14 @@ impl Driver {
         self.call = fresh;
     }
 
-    fn note(&mut self, input: String) {
+    /// Writes a line of the log: the input, and when and what the machine made of it.
+    fn note(&mut self, at: CallTime, input: String) {
         if self.log_given_up {
             return;
         }
         self.log.push(CallEvent {
             seq: self.seq,
-            at_us: self.now().as_us(),
+            at_us: at.as_us(),
             input: Pii::new(input),
             orders: summary(&self.commands),
             digest: digest(&self.commands),
@@ -501,7 +503,7 @@ impl Driver {
             timings: std::mem::take(&mut self.timings),
             uses: std::mem::take(&mut self.uses),
             usage: &self.usage,
-            speech: &self.begin.speech,
+            speech: Some(&self.begin.speech),
         });
         self.around.recorder.finish(&self.begin.lease, finished).await;
     }

@@ -30,8 +30,8 @@ pub struct Ending<'a> {
     pub uses: Vec<ToolUse>,
     /// What was used.
     pub usage: &'a Usage,
-    /// Who provided it.
-    pub speech: &'a Speech,
+    /// Who provided it, where that is still known.
+    pub speech: Option<&'a Speech>,
 }
 
 /// A tool that was used.
@@ -116,7 +116,8 @@ fn usage(ending: &Ending<'_>, at_us: i64) -> Vec<NewUsage> {
         currency: CURRENCY.into(),
     };
     let mut all = vec![one(UsageKind::Second, "carrier", ending.lasted_ms.div_ceil(1_000))];
-    for (index, llm) in ending.speech.llm.iter().enumerate() {
+    let Some(speech) = ending.speech else { return all };
+    for (index, llm) in speech.llm.iter().enumerate() {
         let of_this = || ending.usage.tokens.iter().filter(|(i, _)| usize::from(*i) == index).map(|(_, t)| t);
         let read: u64 = of_this().map(|t| u64::from(t.prompt)).sum();
         let written: u64 = of_this().map(|t| u64::from(t.completion)).sum();
@@ -124,7 +125,7 @@ fn usage(ending: &Ending<'_>, at_us: i64) -> Vec<NewUsage> {
         all.push(one(UsageKind::TokenOut, llm.name(), written));
     }
     for (voice, characters) in &ending.usage.characters {
-        if let Some(tts) = ending.speech.tts.get(usize::from(*voice)) {
+        if let Some(tts) = speech.tts.get(usize::from(*voice)) {
             all.push(one(UsageKind::Character, tts.name(), *characters));
         }
     }

@@ -8,3 +8,4 @@ mod playout;
 mod pump;
 pub mod recorder;
 pub mod registry;
+pub mod resume;

@@ -9,6 +9,7 @@ on_both![
     a_node_that_comes_back_has_its_calls_at_once,
     nodes_that_claim_at_once_get_different_calls,
     renewal_names_what_the_node_still_has,
+    what_a_node_does_not_drive_expires,
     a_released_call_can_be_claimed_at_once,
     a_call_that_is_over_is_claimed_by_nobody,
 ];
@@ -60,11 +61,16 @@ async fn nodes_that_claim_at_once_get_different_calls(db: Database) {
     let two = tokio::spawn(async move { again.claim_expired(&node("two"), 6).await.unwrap() });
     let (one, two) = (one.await.unwrap(), two.await.unwrap());
     assert!(one.iter().all(|lease| lease.scope().workspace() == &tenant.workspace.id));
+    let one_leases = one.clone();
     let mut claimed = [ids(&one), ids(&two)].concat();
     claimed.extend(ids(&db.store.claim_expired(&node("three"), 12).await.unwrap()));
     claimed.sort();
     assert_eq!(claimed, all);
-    let kept = db.store.renew_leases(&node("one")).await.unwrap();
+    let kept = db
+        .store
+        .renew_leases(&node("one"), &one_leases.iter().map(|lease| lease.call().clone()).collect::<Vec<_>>())
+        .await
+        .unwrap();
     assert_eq!(kept.len(), one.len());
 }
 
@@ -75,12 +81,22 @@ async fn renewal_names_what_the_node_still_has(db: Database) {
     let over = db.call(&tenant, "CA3", &node("a")).await;
     db.store.finish_call(&over, &finished()).await.unwrap();
     db.clock.advance_ms(9_000);
-    assert_eq!(db.store.renew_leases(&node("a")).await.unwrap().len(), 2);
+    let driven = [kept.call().clone(), lost.call().clone(), over.call().clone()];
+    assert_eq!(db.store.renew_leases(&node("a"), &driven).await.unwrap().len(), 2);
     db.clock.advance_ms(9_000);
     assert!(db.store.claim_expired(&node("b"), 10).await.unwrap().is_empty(), "renewed leases hold");
     db.clock.advance_ms(2_000);
     db.store.claim_call(&tenant.scope, lost.call(), &node("b")).await.unwrap();
-    assert_eq!(db.store.renew_leases(&node("a")).await.unwrap(), [kept.call().clone()]);
+    assert_eq!(db.store.renew_leases(&node("a"), &driven).await.unwrap(), [kept.call().clone()]);
+}
+
+async fn what_a_node_does_not_drive_expires(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let left = db.call(&tenant, "CA1", &node("a")).await;
+    db.clock.advance_ms(9_000);
+    assert!(db.store.renew_leases(&node("a"), &[]).await.unwrap().is_empty());
+    db.clock.advance_ms(9_000);
+    assert_eq!(ids(&db.store.claim_expired(&node("a"), 10).await.unwrap()), [left.call().to_string()]);
 }
 
 async fn a_released_call_can_be_claimed_at_once(db: Database) {

@@ -1,0 +1,121 @@
+//! Calls whose process died: taken up again when their carrier asks, and written to their end when it does not.
+//! The machine is as its log says it stood; what happened after the last line nobody knows.
+
+use super::driver::{self, Beginning, Machine, RESUMED, STARTED, Usage};
+use super::finish::{Ending, record};
+use super::plan::{self, NotReady};
+use super::registry::Handle;
+use crate::abilities::Abilities;
+use crate::app::App;
+use crate::carrier::CarrierControl;
+use offhook_core::ConversationId;
+use offhook_core::call::log::{LogLine, fold};
+use offhook_core::call::{Call, CallPlan, CallTime, EndedReason, Input};
+use offhook_store::{CallLease, CallLog, LogFrom, RingTarget, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a call that another process had driven cannot be taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum NotResumed {
+    /// The store refused it.
+    #[error("the store did not give it")]
+    Store(#[from] StoreError),
+    /// What is stored cannot be read.
+    #[error("its stored state cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// Its agent is gone or wrong.
+    #[error("its agent is not ready")]
+    NotReady(#[from] NotReady),
+    /// The number lost its agent.
+    #[error("nobody answers the number any more")]
+    NoAgent,
+}
+
+/// Takes up a call whose process died: the machine as its log says it stood, and everything opened again.
+pub async fn go_on(
+    app: &Arc<App>,
+    target: &RingTarget,
+    id: &ConversationId,
+    started_at_us: i64,
+) -> Result<Arc<Handle>, NotResumed> {
+    let lease: CallLease = app.store.claim_call(&target.scope, id, &app.node).await?;
+    let log = app.store.load_log(&target.scope, id, LogFrom::Snapshot).await?;
+    let agent = target.number.inbound_agent.as_ref().ok_or(NotResumed::NoAgent)?;
+    let ready = plan::ready(app, &target.scope, agent).await?;
+    let (call, next_seq) = stand(&log)?;
+    let age_us = app.environment.now_us().saturating_sub(started_at_us).max(0);
+    let machine = Machine::Resumed {
+        call: Box::new(call),
+        next_seq,
+        age: Duration::from_micros(age_us.unsigned_abs()),
+    };
+    let record = app.store.call(&target.scope, id).await?;
+    let begin = Beginning {
+        lease: Arc::new(lease),
+        began_us: started_at_us,
+        agent: ready.agent,
+        carrier_call: record.carrier_call,
+        tokens: target.secret.iter().cloned().collect(),
+        speech: ready.speech,
+        abilities: Abilities,
+        carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
+    };
+    metrics::counter!("offhook_calls_resumed_total").increment(1);
+    tracing::warn!(call.id = %id, lines = next_seq, "Call taken up again from its log");
+    Ok(driver::start(begin, machine, app.around.clone()).unwrap_or_else(|already| already))
+}
+
+/// The machine as a log leaves it, and the number of the next line.
+pub fn stand(log: &CallLog) -> Result<(Call, u32), serde_json::Error> {
+    let lines = lines(log)?;
+    let next_seq =
+        log.events.last().map(|e| e.seq + 1).or(log.snapshot.as_ref().map(|s| s.seq + 1)).unwrap_or(0);
+    let call = match &log.snapshot {
+        Some(snapshot) => serde_json::from_str(snapshot.state.expose())?,
+        None => {
+            let plan: CallPlan = serde_json::from_str(&log.plan)?;
+            Call::start(plan, &mut Vec::new())
+        }
+    };
+    Ok((fold(call, &lines), next_seq))
+}
+
+/// The lines of a stored log.
+pub fn lines(log: &CallLog) -> Result<Vec<LogLine>, serde_json::Error> {
+    let line = |event: &offhook_core::entity::CallEvent| {
+        let text = event.input.expose().as_str();
+        let input = if text == STARTED || text == RESUMED { None } else { Some(serde_json::from_str(text)?) };
+        Ok(LogLine {
+            at: offhook_core::call::CallTime::from_us(event.at_us),
+            input,
+            resumed: text == RESUMED,
+            digest: event.digest,
+            orders: event.orders.clone(),
+        })
+    };
+    log.events.iter().map(line).collect()
+}
+
+/// Writes the end of a call that no carrier asks about any more.
+pub async fn bury(app: &App, lease: &CallLease) -> Result<(), NotResumed> {
+    let log = app.store.load_log(lease.scope(), lease.call(), LogFrom::Snapshot).await?;
+    let (mut call, _) = stand(&log)?;
+    let last = log.events.last().map_or(CallTime::ZERO, |event| CallTime::from_us(event.at_us));
+    call.handle(last, Input::MediaLost, &mut Vec::new());
+    call.handle(last, Input::HungUp { by_caller: false }, &mut Vec::new());
+    let began_us = app.store.call(lease.scope(), lease.call()).await?.started_at_us;
+    let finished = record(Ending {
+        began_us,
+        lasted_ms: last.as_ms(),
+        reason: EndedReason::MediaLost,
+        lines: call.transcript(),
+        timings: Vec::new(),
+        uses: Vec::new(),
+        usage: &Usage::default(),
+        speech: None,
+    });
+    app.store.finish_call(lease, &finished).await?;
+    tracing::warn!(call.id = %lease.call(), "Call written off: its process died and its carrier did not come back");
+    Ok(())
+}
