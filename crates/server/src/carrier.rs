@@ -53,6 +53,14 @@ impl CarrierControl {
         Twilio::new(http.clone(), base, connection.account.as_deref()?, credentials).ok()
     }
 
+    /// Makes the carrier ask this page what to do with a live call.
+    pub async fn ask_again(&self, carrier_call: &str, page: url::Url) -> Result<(), CarrierError> {
+        match self {
+            CarrierControl::Twilio(twilio) => twilio.steer(carrier_call, &Steer::Ask(page)).await,
+            CarrierControl::None => Ok(()),
+        }
+    }
+
     /// Ends our part of a call: hangs up, or puts the caller through.
     pub async fn end(&self, carrier_call: &str, onward: &Onward) -> Result<(), CarrierError> {
         let CarrierControl::Twilio(twilio) = self else { return Ok(()) };

@@ -29,7 +29,8 @@ use offhook_store::{Begun, NewCall, RingTarget, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const VOICE: &str = "/hooks/twilio/voice";
+/// Where a carrier asks what to do with a call.
+pub const VOICE: &str = "/hooks/twilio/voice";
 const MEDIA_OVER: &str = "/hooks/twilio/media-over";
 const STATUS: &str = "/hooks/twilio/status";
 /// The name under which a ticket travels.

@@ -18,6 +18,10 @@ const RENEWAL_MS_MIN: u32 = 10;
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// How long a carrier may take to ask about a call whose process died.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long it is left to the carrier to ask by itself.
+const ROUSE_AFTER: Duration = Duration::from_millis(1_500);
+/// How often calls of dead processes are looked for.
+const ADOPT_EVERY: Duration = Duration::from_secs(2);
 /// Calls of dead processes that are taken at once.
 const ORPHANS_AT_ONCE: u32 = 64;
 /// How often samples of the metrics are folded together.
@@ -34,6 +38,7 @@ pub async fn run(app: &App) -> Infallible {
     let mut renewal = every(Duration::from_millis(renewal_ms.into()));
     let mut tidying = every(TIDY_EVERY);
     let mut folding = every(METRICS_EVERY);
+    let mut adopting = every(ADOPT_EVERY);
     let mut orphans = Vec::new();
     loop {
         tokio::select! {
@@ -41,6 +46,8 @@ pub async fn run(app: &App) -> Infallible {
                 if let Err(error) = renew(app).await {
                     tracing::error!(%error, "The leases of this node's calls were not renewed");
                 }
+            }
+            _ = adopting.tick() => {
                 if let Err(error) = adopt(app, &mut orphans).await {
                     tracing::error!(%error, "Calls whose process died were not looked for");
                 }
@@ -55,25 +62,36 @@ pub async fn run(app: &App) -> Infallible {
     }
 }
 
-/// Takes calls whose process died, waits for their carriers to ask what comes next, and writes off those that none asks about.
-pub async fn adopt(app: &App, orphans: &mut Vec<(CallLease, Instant)>) -> Result<(), StoreError> {
+/// A call whose process died.
+pub struct Orphan {
+    lease: CallLease,
+    since: Instant,
+    roused: bool,
+}
+
+/// Takes calls whose process died: their carriers ask what comes next, or are told to; those that stay away are written off.
+pub async fn adopt(app: &App, orphans: &mut Vec<Orphan>) -> Result<(), StoreError> {
     let now = Instant::now();
-    let found = app.store.claim_expired(&app.node, ORPHANS_AT_ONCE).await?;
-    for lease in found.into_iter().filter(|l| app.around.registry.by_id(l.call()).is_none()) {
-        // Its lease expires again while it waits, and it is claimed again.
-        if orphans.iter().all(|(known, _)| known.call() != lease.call()) {
-            orphans.push((lease, now));
+    let registry = &app.around.registry;
+    let mut found = app.store.claim_expired(&app.node, ORPHANS_AT_ONCE).await?;
+    found.extend(app.store.claim_left(&app.node, &registry.ids(), ORPHANS_AT_ONCE).await?);
+    for lease in found {
+        if orphans.iter().all(|known| known.lease.call() != lease.call()) {
+            orphans.push(Orphan { lease, since: now, roused: false });
         }
     }
     let mut waiting = Vec::new();
-    for (lease, since) in orphans.drain(..) {
-        if app.around.registry.by_id(lease.call()).is_some() {
-            continue;
-        }
-        if now.duration_since(since) < ORPHAN_PATIENCE {
-            waiting.push((lease, since));
-        } else if let Err(error) = resume::bury(app, &lease).await {
-            tracing::error!(call.id = %lease.call(), %error, "A call whose process died could not be written off");
+    for mut orphan in orphans.drain(..).filter(|o| registry.by_id(o.lease.call()).is_none()) {
+        let age = now.duration_since(orphan.since);
+        let gone = if age >= ROUSE_AFTER && !std::mem::replace(&mut orphan.roused, age >= ROUSE_AFTER) {
+            !resume::rouse(app, &orphan.lease).await
+        } else {
+            age >= ORPHAN_PATIENCE
+        };
+        if !gone {
+            waiting.push(orphan);
+        } else if let Err(error) = resume::bury(app, &orphan.lease).await {
+            tracing::error!(call.id = %orphan.lease.call(), %error, "A call whose process died could not be written off");
         }
     }
     *orphans = waiting;

@@ -105,6 +105,21 @@ impl Store {
         rows.iter().map(|row| Ok(CallLease::new(parse("call.id", &row.id)?, node, scope_of(row)?))).collect()
     }
 
+    /// The calls that an earlier process of this node's name has left behind: it drives none of them. The system's own.
+    pub async fn claim_left(
+        &self,
+        node: &Node,
+        driven: &[ConversationId],
+        limit: u32,
+    ) -> Result<Vec<CallLease>, StoreError> {
+        let left = Cond::all()
+            .add(call::Column::LeaseExpiresAtUs.is_not_null())
+            .add(call::Column::Node.eq(node.name.as_str()))
+            .add(call::Column::Id.is_not_in(driven.iter().map(|id| id.as_str())));
+        let rows = call::Entity::find().filter(left).limit(u64::from(limit)).all(self.read()).await?;
+        rows.iter().map(|row| Ok(CallLease::new(parse("call.id", &row.id)?, node, scope_of(row)?))).collect()
+    }
+
     /// Extends the leases of the calls that the node drives and names those that it still has. One that is missing was taken over: the
     /// node must let go of it at once. What the node held before it died and does not drive expires. The system's own.
     pub async fn renew_leases(

@@ -136,7 +136,7 @@ impl Call {
 
     /// There is no voice left: what is half spoken ends with the audio that there is.
     fn end_unspoken(&mut self, out: &mut Out) {
-        for reply in self.replies.iter_mut().filter(|r| r.synthesized_ms > 0 && !r.synthesized) {
+        for reply in self.replies.iter_mut().filter(|r| r.playing && r.synthesized_ms > 0 && !r.synthesized) {
             let spoken = reply.heard_text(reply.synthesized_ms).len();
             reply.end_at(spoken);
             out.push(Command::FinishReply { reply: reply.id });
@@ -156,8 +156,8 @@ impl Call {
                 continue;
             }
             let before = reply.id;
-            let partly = reply.synthesized_ms > 0 && !again;
-            let spoken = if partly { reply.heard_text(reply.synthesized_ms).len() } else { 0 };
+            let spoken = if again { 0 } else { reply.heard_text(reply.synthesized_ms).len() };
+            let partly = spoken > 0 || (reply.started_at.is_some() && !again);
             let text = reply.text[spoken..].trim_start().to_string();
             if partly && text.is_empty() && reply.written {
                 reply.end_at(spoken);

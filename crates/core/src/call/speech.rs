@@ -323,7 +323,7 @@ impl Call {
             return;
         }
         for reply in &mut self.replies {
-            if reply.held || reply.given == 0 {
+            if reply.held || (reply.given == 0 && !reply.playing) {
                 // Nothing may overtake it.
                 break;
             }

@@ -154,10 +154,12 @@ impl Ear {
     fn take(&mut self) -> Said {
         let text = self.text();
         // The recogniser repeats the whole unsettled segment: what was answered of it before, and now.
-        let end_ms = if self.eager { u32::MAX } else { self.heard_to_ms };
-        let mut answered = self.answered.take().map(|a| a.text).unwrap_or_default();
-        append(&mut answered, &self.interim);
-        let answered = (!self.interim.is_empty()).then_some(Answered { text: answered, end_ms });
+        let mut answered = self.answered.take();
+        if !self.interim.is_empty() {
+            let mut text = answered.take().map(|a| a.text).unwrap_or_default();
+            append(&mut text, &self.interim);
+            answered = Some(Answered { text, end_ms: if self.eager { u32::MAX } else { self.heard_to_ms } });
+        }
         let said = Said { text, line: self.line, thrown_away: self.thrown_away, reopened: self.reopened };
         self.begin_anew();
         self.answered = answered;

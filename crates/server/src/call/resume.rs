@@ -8,6 +8,7 @@ use super::registry::Handle;
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
+use offhook_carriers::CarrierError;
 use offhook_core::ConversationId;
 use offhook_core::call::log::{LogLine, fold};
 use offhook_core::call::{Call, CallPlan, CallTime, EndedReason, Input};
@@ -95,6 +96,31 @@ pub fn lines(log: &CallLog) -> Result<Vec<LogLine>, serde_json::Error> {
         })
     };
     log.events.iter().map(line).collect()
+}
+
+/// Tells the carrier of a call to ask us again: not every carrier does by itself. `false`: there is no call any more.
+pub async fn rouse(app: &App, lease: &CallLease) -> bool {
+    let asked = async {
+        let call = app.store.call(lease.scope(), lease.call()).await?;
+        let connection = app.store.connection(lease.scope(), &call.connection).await?;
+        let secret = app.store.connection_secret(lease.scope(), &connection.id).await.ok();
+        let control = CarrierControl::open(&app.http, &connection, secret.as_ref());
+        Ok::<_, StoreError>(
+            control.ask_again(&call.carrier_call, app.public_url.page(crate::hooks::VOICE)).await,
+        )
+    };
+    match asked.await {
+        Ok(Ok(())) => true,
+        Ok(Err(CarrierError::NotFound | CarrierError::CallOver)) => false,
+        Ok(Err(error)) => {
+            tracing::warn!(call.id = %lease.call(), %error, "The carrier could not be told to ask again");
+            true
+        }
+        Err(error) => {
+            tracing::error!(call.id = %lease.call(), %error, "A call whose process died could not be read");
+            true
+        }
+    }
 }
 
 /// Writes the end of a call that no carrier asks about any more.

@@ -29,6 +29,7 @@ const WITHOUT_SCOPE: &[&str] = &[
     "open",
     "ping",
     "release_call",
+    "claim_left",
     "renew_leases",
     "reseal_secrets",
     "save_snapshot",

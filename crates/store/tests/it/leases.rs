@@ -95,6 +95,9 @@ async fn what_a_node_does_not_drive_expires(db: Database) {
     let left = db.call(&tenant, "CA1", &node("a")).await;
     db.clock.advance_ms(9_000);
     assert!(db.store.renew_leases(&node("a"), &[]).await.unwrap().is_empty());
+    assert_eq!(ids(&db.store.claim_left(&node("a"), &[], 10).await.unwrap()), [left.call().to_string()]);
+    assert!(db.store.claim_left(&node("b"), &[], 10).await.unwrap().is_empty());
+    assert!(db.store.claim_left(&node("a"), &[left.call().clone()], 10).await.unwrap().is_empty());
     db.clock.advance_ms(9_000);
     assert_eq!(ids(&db.store.claim_expired(&node("a"), 10).await.unwrap()), [left.call().to_string()]);
 }
