@@ -11,7 +11,7 @@ use crate::live::{Happening, Live, LiveEvent};
 use crate::speech::Speech;
 use offhook_core::call::log::{digest, summary};
 use offhook_core::call::{
-    AskId, Call, CallPlan, CallTime, Command, EndedReason, Input, ReplyId, ToolId, TurnTiming,
+    AskId, Call, CallPlan, CallTime, Command, EndedReason, Greeting, Input, ReplyId, ToolId, TurnTiming,
 };
 use offhook_core::entity::CallEvent;
 use offhook_core::{AgentId, ChatMessage, Pii, Secret, ToolSpec};
@@ -193,10 +193,22 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         usage: Usage::default(),
         commands,
     };
+    driver.order(Order::Context(opening(driver.call.plan())));
     driver.note(at, if resumed { RESUMED } else { STARTED }.into());
     driver.execute();
     tokio::spawn(tracing::Instrument::instrument(driver.run(facts, letters), span));
     Ok(handle)
+}
+
+/// What has been said when the caller first speaks.
+fn opening(plan: &CallPlan) -> Arc<[ChatMessage]> {
+    let system = ChatMessage::System { text: plan.instructions.clone() };
+    match &plan.greeting {
+        Greeting::Fixed(text) => {
+            [system, ChatMessage::Agent { text: text.clone(), tools: Vec::new() }].into()
+        }
+        Greeting::Written | Greeting::Silent => [system].into(),
+    }
 }
 
 /// The input of the log's first line.

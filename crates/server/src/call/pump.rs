@@ -61,6 +61,8 @@ pub struct Pump {
     told: Vec<Told>,
     /// What the caller hears now, as far as marks tell: which reply, and where in its audio, in bytes.
     sounding: Option<(ReplyId, usize)>,
+    /// What has been said, for recognisers that listen with a grammar.
+    context: Option<Arc<[ChatMessage]>>,
 }
 
 struct Ear {
@@ -145,6 +147,7 @@ impl Pump {
             learning: Vec::new(),
             told: Vec::new(),
             sounding: None,
+            context: None,
         }
     }
 
@@ -234,8 +237,9 @@ impl Pump {
             }
             Order::Context(messages) => {
                 if let Some((_, session, _)) = &self.ear.stt {
-                    let _ = session.commands.try_send(SttCommand::Context(messages));
+                    let _ = session.commands.try_send(SttCommand::Context(messages.clone()));
                 }
+                self.context = Some(messages);
                 return Ok(());
             }
             Order::HangUp => return Ok(()),
@@ -502,6 +506,9 @@ impl Pump {
             keywords: self.speech.keywords.clone(),
             endpointing_ms: self.speech.endpointing_ms,
         });
+        if let Some(context) = &self.context {
+            let _ = session.commands.try_send(SttCommand::Context(context.clone()));
+        }
         let format = stt.format();
         self.ear.resampler = match format {
             AudioFormat::Linear16 { rate_hz } => Resampler::new(offhook_media::LINE_RATE_HZ, rate_hz).ok(),
