@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 const SILENT_WITHIN_MS: u32 = 200;
 /// The agent holds its tongue at least so long for a sound that never becomes words.
 const HOLDS_TONGUE_MS: u32 = 3_900;
-/// Words that come so late are a late final of something that was answered already.
+/// How long after the last voice failed what it had spoken may still be heard.
+const MAY_LEAVE_MS: u32 = 20_000;
+/// Words that come so late may be the late final of something that was answered already, and so may words of nobody.
 const LATE_WORDS_MS: u32 = 800;
 
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ impl BargeIn {
 
 fn is_late(scene: &Scene, name: &str) -> bool {
     let spoken = scene.words.iter().find(|w| w.text.starts_with(name));
-    spoken.is_some_and(|w| scene.now.since_ms(w.end) > LATE_WORDS_MS)
+    spoken.is_none_or(|w| scene.now.since_ms(w.end) > LATE_WORDS_MS)
 }
 
 impl Checker for BargeIn {
@@ -63,7 +65,9 @@ impl Checker for BargeIn {
             }
             Seen::Fact(Input::SpeechStarted) => {
                 let begins = !std::mem::replace(&mut self.sounding, true);
-                if begins && scene.audible.is_some() && !scene.takes_leave() {
+                // Where a voice has just failed, the agent may be about to apologise and leave.
+                let may_leave = scene.faults.voice.is_some_and(|at| scene.now.since_ms(at) < MAY_LEAVE_MS);
+                if begins && scene.audible.is_some() && !scene.takes_leave() && !may_leave {
                     self.sound_since = Some(scene.now);
                 }
             }

@@ -82,7 +82,7 @@ impl CallerWords {
         *settled_to = end_ms;
         for name in words::names_in(text) {
             let spoken = scene.words.iter().find(|w| w.text.starts_with(name));
-            if spoken.is_none_or(|w| scene.now.since_ms(w.end) < LATE_FINAL_MS + scene.options.hearing.silence_ms) {
+            if spoken.is_some_and(|w| scene.now.since_ms(w.end) < LATE_FINAL_MS + scene.options.hearing.silence_ms) {
                 self.settled.insert(name.to_string());
             }
         }

@@ -57,6 +57,7 @@ fn was_heard(scene: &Scene, speech: &Speech, text: &str) -> bool {
 /// The model is told what was heard, and of the answer it is still writing what it wrote.
 fn told(scene: &Scene, messages: &[ChatMessage]) -> Result<(), String> {
     let turn = messages.iter().rposition(|m| matches!(m, ChatMessage::User { .. })).unwrap_or_default();
+    let heard = in_order_of_hearing(scene);
     let mut next = 0;
     for (place, message) in messages.iter().enumerate() {
         let ChatMessage::Agent { text, .. } = message else { continue };
@@ -66,7 +67,7 @@ fn told(scene: &Scene, messages: &[ChatMessage]) -> Result<(), String> {
         let fits = |s: &Speech| {
             was_heard(scene, s, text) || (place > turn && s.cancelled_at.is_none() && s.text.starts_with(text.as_str()))
         };
-        match scene.speeches[next..].iter().position(fits) {
+        match heard[next..].iter().position(|s| fits(s)) {
             Some(found) => next += found,
             None => return Err(format!("the model is told of what was not heard: {text:?}")),
         }
@@ -74,9 +75,15 @@ fn told(scene: &Scene, messages: &[ChatMessage]) -> Result<(), String> {
     Ok(())
 }
 
+/// What was heard, and after it what has not been heard yet.
+fn in_order_of_hearing(scene: &Scene) -> Vec<&Speech> {
+    let mut heard: Vec<&Speech> = scene.speeches.iter().collect();
+    heard.sort_by_key(|s| (s.first_heard_at.is_none(), s.first_heard_at));
+    heard
+}
+
 fn in_order(scene: &Scene, lines: &[Line]) -> Result<(), String> {
-    let mut heard: Vec<&Speech> = scene.speeches.iter().filter(|s| s.first_heard_at.is_some()).collect();
-    heard.sort_by_key(|s| s.first_heard_at);
+    let heard = in_order_of_hearing(scene);
     let mut next = 0;
     for line in lines.iter().filter(|l| l.speaker == Speaker::Agent) {
         match heard[next..].iter().position(|s| was_heard(scene, s, &line.text)) {

@@ -67,8 +67,8 @@ impl Checker for OneVoice {
                 let again_ms = if exact { MARKS_ON_THEIR_WAY_MS } else { MARKS_MISSING_MS } + scene.options.node.stall_ms;
                 let heard = &scene.speeches[*speech];
                 let last = self.last.replace(*speech).map(|last| &scene.speeches[last]);
-                let later = last.filter(|last| (last.node, last.reply) > (heard.node, heard.reply));
-                if later.is_some_and(|later| !later.filler && later.heard_ms > again_ms) {
+                let later = last.filter(|last| last.played_as > heard.played_as);
+                if later.is_some_and(|later| later.heard_ms > again_ms) {
                     return Err(format!("reply {} goes on after a later one was heard", heard.reply.0));
                 }
                 if heard.cancelled_at.is_some_and(|at| at < scene.now) {

@@ -28,6 +28,7 @@ pub(super) struct Line {
     /// Marks of an earlier epoch are void.
     epoch: u32,
     wake_at: Option<CallTime>,
+    plays: usize,
 }
 
 #[derive(Debug)]
@@ -48,7 +49,9 @@ impl Line {
 impl World<'_> {
     pub(super) fn play(&mut self, reply: ReplyId) {
         if let Some(speech) = self.scene.speech(reply) {
+            self.line.plays += 1;
             self.scene.speeches[speech].plays += 1;
+            self.scene.speeches[speech].played_as = self.line.plays;
             self.play_from(speech, 0);
         }
     }
@@ -207,8 +210,10 @@ impl World<'_> {
                 self.scene.asks[ask].heard = true;
             }
         }
+        // A node that stalls learns too late that media was lost, and goes on too far ahead.
+        let seam_ms = SEAM_MS + self.scene.options.node.stall_ms;
         let speech = &mut self.scene.speeches[at];
-        if from_ms <= speech.heard_to_ms + SEAM_MS {
+        if from_ms <= speech.heard_to_ms + seam_ms {
             speech.heard_to_ms = speech.heard_to_ms.max(to_ms);
         }
         speech.heard_ms += to_ms - from_ms;

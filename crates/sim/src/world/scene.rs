@@ -90,6 +90,8 @@ pub struct Speech {
     pub cancelled_at: Option<CallTime>,
     /// How often it was ordered to be played from its beginning.
     pub plays: u32,
+    /// Which one of all it was when it was first ordered to be played.
+    pub played_as: usize,
     /// How often it was gone on with.
     pub resumes: u32,
     /// The beginning of it that has been heard without a gap.
@@ -138,7 +140,8 @@ impl Speech {
 
     /// How much of the text may be claimed to have been heard, in bytes, when silence is reported so late.
     pub fn claimable(&self, options: &Options, late_ms: u32) -> usize {
-        let exact = options.voice.anchors == Anchors::Words && !self.canned;
+        let broke_off = self.complete && self.made_ms < self.planned_ms;
+        let exact = options.voice.anchors == Anchors::Words && !self.canned && !broke_off;
         let slack_ms = if exact { 0 } else { ESTIMATE_MS };
         self.bytes_by(self.heard_to_ms + slack_ms + late_ms)
     }

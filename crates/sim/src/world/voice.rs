@@ -39,6 +39,7 @@ impl World<'_> {
             complete: false,
             cancelled_at: None,
             plays: 0,
+            played_as: 0,
             resumes: 0,
             heard_to_ms: 0,
             heard_ms: 0,
