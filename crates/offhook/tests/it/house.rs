@@ -1,0 +1,339 @@
+//! One installation: the `offhook` command as a child process behind a door, a simulated carrier, simulated providers.
+
+use crate::door::Door;
+use crate::line::Caller;
+use offhook_core::Secret;
+use offhook_sim::carrier::twilio::{CallOrder, OwnedNumber, SimCall, TwilioSettings, TwilioSim};
+use offhook_sim::provider::{ProviderSim, ProviderSimSettings};
+use sea_orm::ConnectionTrait;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::Instant;
+
+/// Runs each test on both databases, as `NAME::sqlite` and `NAME::postgres`.
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {$(
+        mod $test {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                super::$test(crate::house::Place::sqlite()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                if let Some(place) = crate::house::Place::postgres().await {
+                    super::$test(place).await;
+                }
+            }
+        }
+    )*};
+}
+
+/// The longest wait for anything that is expected.
+pub const LIMIT: Duration = Duration::from_secs(30);
+/// The number that is called.
+pub const NUMBER: &str = "+15550100002";
+/// What the agent says first.
+pub const GREETING: &str = "Hello, this is the corner shop.";
+/// The carrier's account and what it signs with.
+pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Where an installation keeps its data.
+pub struct Place {
+    pub folder: TempDir,
+    /// Empty: SQLite in the folder.
+    pub database: String,
+}
+
+impl Place {
+    pub fn sqlite() -> Place {
+        Place { folder: tempfile::tempdir().unwrap(), database: String::new() }
+    }
+
+    /// A new database on the server that `scripts/with-postgres` names; `None`, with a loud word, where there is none.
+    #[allow(clippy::disallowed_methods, reason = "where the databases are is not a setting of the product")]
+    pub async fn postgres() -> Option<Place> {
+        static DATABASES: AtomicU32 = AtomicU32::new(0);
+        let Ok(server) = std::env::var("OFFHOOK_TEST_POSTGRES") else {
+            println!("\n*** SKIPPED: no PostgreSQL; run `scripts/with-postgres cargo test -p offhook` ***\n");
+            return None;
+        };
+        let name = format!("ring3_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
+        let admin = sea_orm::Database::connect(&server).await.unwrap();
+        admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        admin.close().await.unwrap();
+        let (host, _) = server.rsplit_once('/').unwrap();
+        Some(Place { folder: tempfile::tempdir().unwrap(), database: format!("{host}/{name}") })
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        self.database.is_empty()
+    }
+
+    /// The database's address, as a library wants it.
+    pub fn url(&self) -> String {
+        match self.is_sqlite() {
+            true => format!("sqlite://{}", self.folder.path().join("offhook.db").display()),
+            false => self.database.clone(),
+        }
+    }
+
+    /// The command on this installation.
+    fn offhook(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+        command.args(arguments).arg("--data").arg(self.folder.path());
+        command
+            .env("OFFHOOK_DEMO_ENABLED", "false")
+            .env("OFFHOOK_LOG_LEVEL", "info")
+            .env("OFFHOOK_SERVER_NODE", "ring3")
+            .env("OFFHOOK_SERVER_DRAIN_S", "5")
+            .env("OFFHOOK_SERVER_DATABASE", &self.database)
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// The installation with everything around it.
+pub struct House {
+    pub place: Place,
+    pub door: Door,
+    pub carrier: TwilioSim,
+    /// The providers that are tried first.
+    pub first: ProviderSim,
+    /// And second.
+    pub second: ProviderSim,
+    server: Server,
+    key: String,
+    http: reqwest::Client,
+    callers: AtomicU32,
+}
+
+/// The child process.
+struct Server {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    /// Kept open, or the child could not print any more.
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+/// A finished call as the API tells it.
+pub struct Kept {
+    pub id: String,
+    pub ended_reason: String,
+    /// Role and text of each line.
+    pub lines: Vec<(String, String)>,
+    pub record: Value,
+}
+
+impl Kept {
+    /// The lines of one side.
+    pub fn of(&self, role: &str) -> Vec<&str> {
+        self.lines.iter().filter(|(of, _)| of == role).map(|(_, text)| text.as_str()).collect()
+    }
+}
+
+impl House {
+    /// An installation whose agent is changed by `settings` where it says so.
+    pub async fn open(place: Place, settings: Value) -> House {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (first, second) = (providers().await, providers().await);
+        let door = Door::open().await;
+        let hook = |path: &str| format!("http://{}/hooks/twilio/{path}", door.address);
+        let number = OwnedNumber {
+            voice_fallback_url: hook("voice-fallback"),
+            status_callback: hook("status"),
+            ..OwnedNumber::new(NUMBER, hook("voice"))
+        };
+        let twilio = TwilioSettings {
+            account_sid: ACCOUNT.into(),
+            auth_token: Secret::new(TOKEN.into()),
+            numbers: vec![number],
+            say_ms_per_character: 1,
+            ..TwilioSettings::default()
+        };
+        let carrier = TwilioSim::start(([127, 0, 0, 1], 0).into(), twilio).await.unwrap();
+        let declared = declared(&carrier.base_url(), [&first.base_url, &second.base_url], settings);
+        std::fs::write(place.folder.path().join("declared.json"), declared.to_string()).unwrap();
+        let (server, key) = Server::start(&place, &door).await;
+        let key = key.expect("the first start shows a key");
+        let http = reqwest::Client::new();
+        House { place, door, carrier, first, second, server, key, http, callers: AtomicU32::new(1) }
+    }
+
+    /// Somebody rings.
+    pub fn ring(&self) -> Caller {
+        let from = format!("+1555010{:04}", 1_000 + self.callers.fetch_add(1, Ordering::Relaxed));
+        Caller::of(self.carrier.call(CallOrder::new(NUMBER, from)).unwrap())
+    }
+
+    /// What the API answers; anything but 200 fails the test.
+    pub async fn get(&self, path: &str) -> Value {
+        let url = format!("http://{}{path}", self.door.address);
+        let answer = self.http.get(url).bearer_auth(&self.key).timeout(LIMIT).send().await.unwrap();
+        let status = answer.status();
+        let body = answer.text().await.unwrap();
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// The calls that the API lists.
+    pub async fn calls(&self) -> Vec<Value> {
+        self.get("/api/calls?limit=100").await["items"].as_array().unwrap().clone()
+    }
+
+    /// The id of a call that has at least begun.
+    pub async fn id_of(&self, call: &SimCall) -> String {
+        let rows = self.calls().await;
+        let row = rows.iter().find(|row| row["carrier_call"] == call.sid());
+        row.unwrap_or_else(|| panic!("{} is not among {rows:?}", call.sid()))["id"].as_str().unwrap().into()
+    }
+
+    /// What is kept of a call that is over.
+    pub async fn kept(&self, call: &SimCall) -> Kept {
+        let id = self.id_of(call).await;
+        let deadline = Instant::now() + LIMIT;
+        let record = loop {
+            let record = self.get(&format!("/api/calls/{id}")).await;
+            if record["ended_reason"].is_string() {
+                break record;
+            }
+            assert!(Instant::now() < deadline, "the call's end was not written: {record}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let messages = self.get(&format!("/api/conversations/{id}/messages")).await;
+        let text = |message: &Value, field: &str| message[field].as_str().unwrap().to_owned();
+        let lines = messages["items"].as_array().unwrap().iter().map(|m| (text(m, "role"), text(m, "text")));
+        let ended_reason = record["ended_reason"].as_str().unwrap().into();
+        Kept { id, ended_reason, lines: lines.collect(), record }
+    }
+
+    /// Runs another command on the same installation.
+    pub async fn offhook(&self, arguments: &[&str]) -> (ExitStatus, String) {
+        let run = self.place.offhook(arguments).output();
+        let output = tokio::time::timeout(LIMIT, run).await.expect("the command ends").unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Kills the process without a word, and starts another on the same data.
+    pub async fn kill_and_start_again(&mut self) {
+        self.door.leads_to(None);
+        self.server.child.kill().await.unwrap();
+        let (server, key) = Server::start(&self.place, &self.door).await;
+        assert_eq!(key, None, "a key is shown once");
+        self.server = server;
+    }
+
+    /// What the process has logged.
+    pub fn log(&self) -> String {
+        self.server.log.lock().unwrap().clone()
+    }
+
+    /// The process lives and nothing in it has panicked.
+    pub fn is_well(&mut self) {
+        assert_eq!(self.server.child.try_wait().unwrap(), None, "the server is gone");
+        assert!(!self.log().contains("panicked"), "something panicked");
+        assert!(!self.log().contains("call machine broke"), "a call machine broke");
+    }
+
+    /// Asks the process to stop, as a service manager does, and waits until it has.
+    pub async fn close(mut self) {
+        self.is_well();
+        let pid = self.server.child.id().unwrap().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+        let ended = tokio::time::timeout(LIMIT, self.server.child.wait()).await;
+        assert!(ended.expect("the server stops when asked").unwrap().success());
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("---- the server's log\n{}", self.log());
+            println!("---- the carrier's alerts\n{:?}", self.carrier.alerts());
+        }
+    }
+}
+
+impl Server {
+    /// Starts the command, waits until it is ready and opens the door to it. Hands out the API key if one was shown.
+    async fn start(place: &Place, door: &Door) -> (Server, Option<String>) {
+        let declared: PathBuf = place.folder.path().join("declared.json");
+        let mut child = place
+            .offhook(&["serve", "--listen", "127.0.0.1:0", "--apply", declared.to_str().unwrap()])
+            .env("OFFHOOK_SERVER_PUBLIC_URL", format!("http://{}", door.address))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = keep(child.stderr.take().unwrap());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut key = None;
+        let ready = async {
+            while let Some(line) = stdout.next_line().await.unwrap() {
+                if let Some(shown) = line.strip_prefix("API key, shown this once: ") {
+                    key = Some(shown.to_owned());
+                }
+                if let Some(address) = line.strip_prefix("ready http://") {
+                    return address.parse().unwrap();
+                }
+            }
+            panic!("the server did not get ready: {}", log.lock().unwrap());
+        };
+        let address = tokio::time::timeout(LIMIT, ready).await.expect("the server gets ready in time");
+        door.leads_to(Some(address));
+        (Server { child, log, _stdout: stdout }, key)
+    }
+}
+
+fn keep(stderr: impl AsyncRead + Send + Unpin + 'static) -> Arc<Mutex<String>> {
+    let kept = Arc::<Mutex<String>>::default();
+    let log = kept.clone();
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let mut log = log.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+    kept
+}
+
+async fn providers() -> ProviderSim {
+    ProviderSim::start(ProviderSimSettings::default()).await.unwrap()
+}
+
+/// Everything that the command is told by a file.
+fn declared(carrier: &str, providers: [&str; 2], settings: Value) -> Value {
+    let mut connections = vec![json!({ "name": "phone", "kind": "twilio", "account": ACCOUNT, "secret": TOKEN,
+        "config": { "api_base": carrier } })];
+    for (base, place) in providers.into_iter().zip(["first", "second"]) {
+        let mut add = |kind: &str, name: &str, config: Value| {
+            connections.push(json!({ "name": format!("{place} {name}"), "kind": kind, "secret": "k", "config": config }));
+        };
+        add("deepgram", "ear", json!({ "base_url": base }));
+        add("openai", "model", json!({ "base_url": format!("{base}/v1"), "model": "gpt" }));
+        add("cartesia", "voice", json!({ "base_url": base }));
+    }
+    let both = |name: &str| json!([{ "connection": format!("first {name}") }, { "connection": format!("second {name}") }]);
+    let mut config = json!({
+        "instructions": "You answer the phone of a corner shop.",
+        "first_message": GREETING,
+        "stt": both("ear"), "llm": both("model"), "tts": both("voice"),
+        "abilities": [{ "kind": "end_call" }, { "kind": "take_message" }],
+    });
+    for (name, value) in settings.as_object().into_iter().flatten() {
+        config[name] = value.clone();
+    }
+    json!({ "connections": connections, "agents": [{ "name": "Shop", "config": config }],
+        "numbers": [{ "number": NUMBER, "connection": "phone", "agent": "Shop" }] })
+}
