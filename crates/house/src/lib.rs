@@ -83,17 +83,8 @@ const PLACES: &[Place] = &[
 const PURE: &[(&str, &[&str])] =
     &[("core", &["serde", "serde_json", "thiserror"]), ("media", &["earshot", "thiserror"])];
 /// Words that are not in the sources of a pure crate, and those that core's replay forbids besides.
-const IMPURE: &[&str] = &[
-    "tokio",
-    "rand::",
-    "std::net",
-    "std::fs",
-    "std::thread",
-    "std::process",
-    "std::env",
-    "Instant",
-    "SystemTime",
-];
+const IMPURE: &[&str] =
+    &["tokio", "rand::", "std::net", "std::fs", "std::thread", "std::process", "Instant", "SystemTime"];
 const UNORDERED: &[&str] = &["HashMap", "HashSet"];
 /// How packages of databases begin.
 const DATABASES: &[&str] =
@@ -109,6 +100,9 @@ const SQL: &[(&str, &str)] = &[
     ("create table ", ""),
 ];
 const PRINTING: &[&str] = &["println!", "eprintln!", "print!(", "dbg!("];
+const ENVIRONMENT: &[&str] = &["env::var"];
+/// The one place beside the command that reads the environment: where a user's programs keep what they can make again.
+const CACHE_FOLDER: (&str, &str) = ("providers", "src/offline/mod.rs");
 /// Crates that bind a C library.
 const BINDINGS: &[&str] = &["flite", "sphinx"];
 
@@ -171,6 +165,7 @@ impl House {
             only_the_store_knows_databases(one, &mut found);
             carriers_words_stay_with_carriers(one, &mut found);
             only_the_command_prints(one, &mut found);
+            only_the_command_reads_the_environment(one, &mut found);
             lints_are_the_workspace_s(one, &mut found);
             modules_introduce_themselves(one, &mut found);
         }
@@ -239,7 +234,10 @@ fn only_the_store_knows_databases(one: &Crate, found: &mut Vec<String>) {
     if one.name == "store" {
         return;
     }
-    for import in one.imports.iter().filter(|i| DATABASES.iter().any(|begin| i.package.starts_with(begin))) {
+    // Tests may make a database to be tested on.
+    let databases =
+        one.imports.iter().filter(|i| !i.for_tests && DATABASES.iter().any(|d| i.package.starts_with(d)));
+    for import in databases {
         found.push(format!("crates/{} imports {}: only the store knows databases", one.name, import.package));
     }
     for file in &one.files {
@@ -273,6 +271,14 @@ fn carriers_words_stay_with_carriers(one: &Crate, found: &mut Vec<String>) {
 fn only_the_command_prints(one: &Crate, found: &mut Vec<String>) {
     if one.name != "offhook" {
         find(one, PRINTING, "prints, which only the command does: use tracing", found);
+    }
+}
+
+fn only_the_command_reads_the_environment(one: &Crate, found: &mut Vec<String>) {
+    if one.name != "offhook" {
+        let mut others = one.clone();
+        others.files.retain(|file| (one.name.as_str(), file.path.as_str()) != CACHE_FOLDER);
+        find(&others, ENVIRONMENT, "is a setting that only the command reads", found);
     }
 }
 

@@ -55,6 +55,9 @@ fn every_breach_is_found() {
     check("crates/sim/src/lib.rs:3: `println!` prints, which only the command does: use tracing", |h| {
         write(&mut h[2], r#"println!("hello");"#);
     });
+    check("crates/sim/src/lib.rs:3: `env::var` is a setting that only the command reads", |h| {
+        write(&mut h[2], r#"let home = std::env::var("HOME");"#);
+    });
     check("crates/sim/Cargo.toml does not take the workspace's lints", |h| {
         h[2].manifest = "[package]".into()
     });
