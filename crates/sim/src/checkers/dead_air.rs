@@ -45,6 +45,7 @@ impl Checker for DeadAir {
                 }
             }
             Seen::Ended(_) => self.over = true,
+            Seen::Forgotten(Input::Final { .. } | Input::Interim { .. } | Input::EagerEnd { .. }) => self.owed = None,
             Seen::Fact(input) => {
                 self.fact(scene, input);
                 let listens = scene.sound_reported || scene.caller_talks || scene.audible.is_some();
