@@ -1,8 +1,9 @@
 //! The way to the server from outside, as a load balancer keeps it: its address stays while processes come and go behind
-//! it, and who comes in between waits. It does not know what passes.
+//! it, and who comes in between waits. Of what passes it knows only the first lines.
 
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -43,11 +44,38 @@ impl Drop for Door {
     }
 }
 
+/// More than the first lines of any request here.
+const HEAD_BYTES: usize = 64 * 1024;
+
 async fn pass(mut visitor: TcpStream, mut server: watch::Receiver<Option<SocketAddr>>) {
     let found = tokio::time::timeout(PATIENCE, server.wait_for(Option::is_some)).await;
     let Ok(Ok(Some(address))) = found.map(|wait| wait.map(|address| *address)) else { return };
     let Ok(mut inside) = TcpStream::connect(address).await else { return };
     let _ = (visitor.set_nodelay(true), inside.set_nodelay(true));
+    let Some(head) = head(&mut visitor).await else { return };
+    if inside.write_all(&head).await.is_err() {
+        return;
+    }
     // Either side may break off; that is what the tests are about.
     let _ = tokio::io::copy_bidirectional(&mut visitor, &mut inside).await;
+}
+
+/// The beginning of a request up to the end of its head. Only media sockets stay: a connection that waits for the next
+/// request would lead to a process that is gone by then.
+async fn head(visitor: &mut TcpStream) -> Option<Vec<u8>> {
+    const END: &[u8] = b"\r\n\r\n";
+    let mut head = Vec::new();
+    let end = loop {
+        if visitor.read_buf(&mut head).await.ok()? == 0 || head.len() > HEAD_BYTES {
+            return None;
+        }
+        if let Some(end) = head.windows(END.len()).position(|four| four == END) {
+            break end;
+        }
+    };
+    let is_socket = String::from_utf8_lossy(&head[..end]).to_ascii_lowercase().contains("\r\nupgrade:");
+    if !is_socket {
+        head.splice(end..end, *b"\r\nconnection: close");
+    }
+    Some(head)
 }

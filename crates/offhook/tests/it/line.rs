@@ -82,10 +82,11 @@ impl Caller {
 
     /// Waits until the other side has hung up.
     pub async fn until_hung_up_on(&self) {
-        let over = self.call.until_over(LIMIT).await;
-        assert_eq!(over, Ok(CallStatus::Completed), "{:#?}", self.phone.history());
-        let by_agent = |event: &offhook_sim::carrier::LineEvent| event.what == What::HungUp { by: Party::Agent };
-        assert!(self.phone.history().iter().any(by_agent), "{:#?}", self.phone.history());
+        let by_agent = |what: &What| *what == What::HungUp { by: Party::Agent };
+        if let Err(error) = self.phone.until_event(LIMIT, by_agent).await {
+            panic!("the agent hangs up: {error}; heard {:?}; {:#?}", self.heard(), self.phone.history());
+        }
+        assert_eq!(self.call.until_over(LIMIT).await, Ok(CallStatus::Completed));
     }
 
     /// Every word that was heard so far.
