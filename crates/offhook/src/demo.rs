@@ -9,7 +9,7 @@ use offhook_store::{AgentSpec, ConnectionSpec, Declaration, DeclaredNumber};
 use serde_json::{Value, json};
 
 /// The name of the demo agent.
-pub const AGENT: &str = "Receptionist";
+pub const AGENT: &str = "Demo receptionist";
 /// The connection that `offhook dial` rings through: a Twilio account that exists on this machine only.
 pub const LINE: &str = "simulator";
 /// Its account.

@@ -4,7 +4,6 @@ use offhook_core::call::{Ability, AbilityKind};
 use offhook_core::{Pii, ToolSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::future::Future;
 use utoipa::ToSchema;
 
 /// How long a built-in ability may take, ms.
@@ -77,21 +76,19 @@ pub struct Used {
 }
 
 /// Carries out what the call leaves to the outside.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Abilities;
 
 impl Abilities {
     /// Uses an ability once. Arguments are a JSON object by then.
-    pub fn run(&self, name: String, arguments: String) -> impl Future<Output = Used> + Send + 'static {
-        async move {
-            let outcome = match name.as_str() {
-                "take_message" => take_message(&arguments),
-                _ => Err("error: this ability is not available".to_owned()),
-            };
-            let failed = outcome.is_err();
-            let result = outcome.unwrap_or_else(|error| error);
-            Used { name, arguments: Pii::new(arguments), result: Pii::new(result), failed }
-        }
+    pub async fn run(self, name: String, arguments: String) -> Used {
+        let outcome = match name.as_str() {
+            "take_message" => take_message(&arguments),
+            _ => Err("error: this ability is not available".to_owned()),
+        };
+        let failed = outcome.is_err();
+        let result = outcome.unwrap_or_else(|error| error);
+        Used { name, arguments: Pii::new(arguments), result: Pii::new(result), failed }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::call::registry::{Handle, Letter, Onward};
 use crate::call::resume::go_on;
 use crate::carrier::CarrierControl;
 use crate::live::{Happening, LiveEvent};
+use crate::problem::chain;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -27,7 +28,8 @@ use offhook_core::entity::{CallStatus as StoredStatus, Direction};
 use offhook_core::{ConversationId, E164, Secret};
 use offhook_store::{Begun, NewCall, RingTarget, StoreError};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Where a carrier asks what to do with a call.
 pub const VOICE: &str = "/hooks/twilio/voice";
@@ -156,6 +158,10 @@ async fn answer_ring(app: &Arc<App>, believed: &Believed<'_>) -> Result<Answer, 
         return Ok(connect(app, &handle));
     }
     let Some(agent) = &target.number.inbound_agent else {
+        if let Some(dial) = target.number.forward_to.clone().and_then(|to| Dial::new(vec![to]).ok()) {
+            tracing::info!(number.id = %target.number.id, "Call forwarded: no agent answers this number");
+            return Ok(Answer::Run(vec![Verb::Dial(dial)]));
+        }
         tracing::info!(number.id = %target.number.id, "Call rejected: no agent answers this number");
         return Ok(Answer::Reject(Rejection::Rejected));
     };
@@ -163,7 +169,7 @@ async fn answer_ring(app: &Arc<App>, believed: &Believed<'_>) -> Result<Answer, 
         Ok(ready) => ready,
         Err(NotReady::Store(error)) => return Err(error.into()),
         Err(error) => {
-            let error = anyhow_chain(&error);
+            let error = chain(&error);
             tracing::error!(number.id = %target.number.id, agent.id = %agent, error, "Call not taken: the agent is not ready");
             return Ok(not_ready(target));
         }
@@ -408,16 +414,4 @@ async fn introduce(app: Arc<App>, handle: Arc<Handle>, mut socket: WebSocket) {
         return;
     }
     handle.tell(Letter::Line(Box::new(Line::new(socket, reader, &started.stream))));
-}
-
-/// An error and everything it came from, in a line.
-fn anyhow_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -106,7 +106,7 @@ pub async fn renew(app: &App) -> Result<(), StoreError> {
     for call in driven.iter().filter(|id| !held.contains(id)) {
         if let Some(handle) = app.around.registry.by_id(call) {
             tracing::warn!(call.id = %call, "Another node drives a call of ours: letting go of it");
-            handle.tell(Letter::TakenOver);
+            handle.tell(Letter::LetGo);
         }
     }
     Ok(())

@@ -142,6 +142,7 @@ async fn drained(app: &App, drain: Duration) {
     };
     if tokio::time::timeout(drain, over).await.is_err() {
         tracing::warn!(calls = open(), "Stopping with open calls: they go on when a node takes them up");
+        app.around.registry.let_go();
     }
 }
 

@@ -820,7 +820,11 @@ impl Call {
             Timer::Unheard => self.unheard(out),
             Timer::Filler => self.fill(out),
             Timer::Ask => self.ask_too_slow(out),
-            Timer::Voice => self.tts_failed(self.providers.tts(), true, out),
+            // A deadline that passed is not a passing failure where somebody else can be asked.
+            Timer::Voice => {
+                let last = usize::from(self.providers.tts()) + 1 >= self.plan.tts.len();
+                self.tts_failed(self.providers.tts(), last, out);
+            }
             Timer::Mark => self.mark_overdue(out),
             Timer::Tool => self.tools_overdue(out),
             Timer::Nudge => self.nudge(out),

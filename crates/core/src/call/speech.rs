@@ -425,6 +425,19 @@ impl Call {
         }
     }
 
+    /// What filled a wait that was interrupted has filled it.
+    pub(super) fn cut_fillers(&mut self, out: &mut Out) {
+        let now = self.now;
+        let paused = |r: &Reply| r.purpose == Purpose::Filler && r.paused;
+        while let Some(filler) = self.replies.iter().position(paused).and_then(|at| self.replies.remove(at)) {
+            let heard = filler.heard_text(filler.heard_ms(now));
+            if let Some(line) = self.history.settle(filler.id, heard, true) {
+                out.push(Command::Note(line));
+            }
+            out.push(Command::CancelReply { reply: filler.id });
+        }
+    }
+
     /// Makes way for last words: what is being heard is heard out, unless it was stopped for the caller.
     pub(super) fn make_way(&mut self, out: &mut Out) {
         if self.replies.iter().any(|r| r.paused) {

@@ -61,6 +61,10 @@ impl Call {
 
     /// The agent decided to end the call: after its own words, or after a goodbye if it has none.
     fn leave(&mut self, out: &mut Out) {
+        if self.interruption.take().is_some() {
+            // From here on only real words stop the agent.
+            self.go_on_playing(out);
+        }
         let spoken = self.answer.as_ref().and_then(|a| a.reply());
         let last_words = self.replies.iter_mut().rev().find(|r| Some(r.id) == spoken);
         match last_words {

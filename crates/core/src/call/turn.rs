@@ -516,6 +516,7 @@ impl Call {
         self.ear.begin_anew();
         self.active_at = self.now;
         if interruption.paused {
+            self.cut_fillers(out);
             self.go_on_playing(out);
         }
         self.play_ready(out);
@@ -936,7 +937,8 @@ impl Call {
     pub(super) fn ask_too_slow(&mut self, out: &mut Out) {
         let Some(ask) = self.answer.as_ref().and_then(|a| a.asking.as_ref()).map(|a| a.ask) else { return };
         out.push(Command::CancelAsk { ask });
-        self.ask_failed(ask, true, out);
+        let last = usize::from(self.providers.llm()) + 1 >= self.plan.llm.len();
+        self.ask_failed(ask, last, out);
     }
 
     pub(super) fn filler_deadline(&self) -> Option<CallTime> {

@@ -164,7 +164,7 @@ pub(super) fn clause_end(text: &str, first: bool) -> Option<usize> {
             // "1,000", "9:30", "3.5" and "e.g." go on; what follows a digit is not known before it is there.
             let settled = match next {
                 Some(n) => wide || n.is_whitespace() || c == '\n',
-                None => !previous.is_ascii_digit() && !(c == '.' && is_abbreviation(&text[..at])),
+                None => !previous.is_ascii_digit(),
             };
             if settled
                 && text[..at].chars().any(char::is_alphanumeric)

@@ -3,6 +3,7 @@
 use super::{Where, first_workspace, open_store};
 use crate::demo;
 use anyhow::{Context as _, Result, bail, ensure};
+use offhook_core::entity::MessageRole;
 use offhook_core::{E164, Secret};
 use offhook_media::LINE_RATE_HZ;
 use offhook_media::resample::Resampler;
@@ -207,7 +208,8 @@ async fn transcript(args: &Args, carrier_call: &str) -> Result<()> {
     for message in store.messages(&scope, &call.id).await? {
         let cut = if message.heard.is_some() { " …" } else { "" };
         let gap = message.timing["playout_ms"].as_u64().map_or(String::new(), |ms| format!("  ({ms} ms)"));
-        println!("  {:<6}  {}{cut}{gap}", message.role, message.text.expose());
+        let who = if message.role == MessageRole::Member { "caller" } else { message.role.as_str() };
+        println!("  {who:<6}  {}{cut}{gap}", message.text.expose());
     }
     for tool in store.tool_calls(&scope, &call.id).await? {
         println!("  tool    {} {}", tool.name, tool.arguments.expose());

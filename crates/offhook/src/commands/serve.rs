@@ -19,6 +19,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// How long the last records may take to be written.
+const LAST_WRITES: std::time::Duration = std::time::Duration::from_secs(10);
+
 #[derive(ClapArgs)]
 pub struct Args {
     /// Where to listen, in place of `server.listen`
@@ -85,8 +88,11 @@ pub async fn run(args: Args) -> Result<()> {
         std::time::Duration::from_secs(config.server.drain_s),
     )
     .await?;
-    recording.await?;
-    Ok(())
+    // What calls have left behind is written; a store that does not take it is not waited for for ever.
+    match tokio::time::timeout(LAST_WRITES, recording).await {
+        Ok(written) => Ok(written?),
+        Err(_) => anyhow::bail!("stopped before everything was written: the store did not take it"),
+    }
 }
 
 /// Makes the first organization where there is none, and shows its key once.
@@ -108,7 +114,14 @@ fn simulator_token(config: &Config, environment: &dyn offhook_store::Environment
     let mut bytes = [0; 16];
     environment.fill(&mut bytes);
     let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    std::fs::write(&path, &token).with_context(|| format!("{} cannot be written", path.display()))?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(&path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, token.as_bytes()))
+        .with_context(|| format!("{} cannot be written", path.display()))?;
     Ok(Secret::new(token))
 }
 

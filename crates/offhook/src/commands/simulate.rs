@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use offhook_sim::world;
-use std::time::Instant;
+use tokio::time::Instant;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -99,7 +99,7 @@ struct Driver {
     /// Tools under way: turn and beginning, µs into the call.
     using: Vec<(ToolId, u32, u64)>,
     timings: Vec<TurnTiming>,
-    taken_over: bool,
+    let_go: bool,
     tool_specs: Arc<[ToolSpec]>,
     log: Vec<CallEvent>,
     seq: u32,
@@ -157,6 +157,9 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
     let span = tracing::info_span!(parent: None, "call", id = %begin.lease.call());
     tokio::spawn(tracing::Instrument::instrument(pump.run(orders_out), span.clone()));
 
+    if let Some(llm) = begin.speech.llm.first() {
+        llm.warm();
+    }
     let mut commands = Vec::new();
     let now = Instant::now();
     let (call, rang_at, seq, at) = match machine {
@@ -183,7 +186,7 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         uses: Vec::new(),
         using: Vec::new(),
         timings: Vec::new(),
-        taken_over: false,
+        let_go: false,
         tool_specs,
         log: Vec::new(),
         seq,
@@ -221,7 +224,7 @@ impl Driver {
         let alarm = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(alarm);
         let mut alarm_at = Instant::now();
-        while !self.call.is_finished() && !self.taken_over {
+        while !self.call.is_finished() && !self.let_go {
             let deadline =
                 self.call.deadline().map(|(at, _)| self.rang_at + Duration::from_micros(at.as_us()));
             let log_due = self.log_since.map(|since| since + LOG_EVERY);
@@ -270,7 +273,7 @@ impl Driver {
                 }
                 // The pump died; without it there is no call.
                 Event::Fact(None) => self.take(Input::HungUp { by_caller: false }),
-                Event::Letter(Some(Letter::TakenOver)) => self.taken_over = true,
+                Event::Letter(Some(Letter::LetGo)) => self.let_go = true,
                 Event::Letter(None) => {}
             }
         }
@@ -488,16 +491,17 @@ impl Driver {
 
     async fn finish(mut self) {
         self.around.registry.remove(&self.begin.carrier_call);
-        if self.taken_over {
+        self.snapshot_due = true;
+        self.hand_over_log();
+        if self.let_go {
             return;
         }
-        self.hand_over_log();
         let reason = self.call.ended().unwrap_or(EndedReason::CarrierHungUp);
         self.tell(Happening::Ended { reason });
         let lasted_ms = self.now().as_ms();
         tracing::info!(
             call.id = %self.begin.lease.call(),
-            reason = ?reason,
+            reason = super::finish::word(reason),
             lasted_ms,
             asked = self.usage.asked,
             thrown_away = self.usage.cancelled,

@@ -212,16 +212,16 @@ impl Playout {
             _ if left == 0 && reply.complete => {
                 reply.end_marked = true;
                 reply.marked = Some(reply.sent);
-                return mark(reply, true);
+                mark(reply, true)
             }
-            _ if left == 0 => return None,
+            _ if left == 0 => None,
             None => {
                 reply.marked = Some(reply.sent);
-                return mark(reply, false);
+                mark(reply, false)
             }
             Some(marked) if reply.sent >= marked + MARK_EVERY_MS * BYTES_PER_MS => {
                 reply.marked = Some(reply.sent);
-                return mark(reply, false);
+                mark(reply, false)
             }
             Some(marked) => {
                 let to_mark = marked + MARK_EVERY_MS * BYTES_PER_MS - reply.sent;

@@ -386,7 +386,7 @@ impl Pump {
             Some(TtsEvent::Audio { context, audio }) => {
                 let reply = ReplyId(context);
                 let mut converted = std::mem::take(&mut voice.mulaw);
-                let mulaw = voice.to_line(reply, &audio, &mut converted);
+                let mulaw = voice.for_line(reply, &audio, &mut converted);
                 self.add_audio(reply, mulaw);
                 if let Some(voice) = self.voices.get_mut(at) {
                     voice.mulaw = converted;
@@ -618,7 +618,7 @@ impl Ear {
 
 impl Voice {
     /// A voice's audio as the line wants it.
-    fn to_line<'a>(&mut self, reply: ReplyId, audio: &'a [u8], mulaw: &'a mut Vec<u8>) -> &'a [u8] {
+    fn for_line<'a>(&mut self, reply: ReplyId, audio: &'a [u8], mulaw: &'a mut Vec<u8>) -> &'a [u8] {
         let AudioFormat::Linear16 { rate_hz } = self.format else { return audio };
         self.pcm.clear();
         self.pcm.extend(audio.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])));

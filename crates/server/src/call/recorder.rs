@@ -81,13 +81,13 @@ macro_rules! patiently {
 async fn run(store: Store, registry: Arc<Registry>, mut waiting: mpsc::Receiver<Work>) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        write(&store, &registry, &mut batch).await;
+        write(&store, &registry, &batch).await;
         batch.clear();
     }
 }
 
 /// Writes a batch: all its log lines at once, then the rest in order.
-async fn write(store: &Store, registry: &Registry, batch: &mut Vec<Work>) {
+async fn write(store: &Store, registry: &Registry, batch: &[Work]) {
     let logs: Vec<LogBatch<'_>> = (batch.iter())
         .filter_map(|work| match work {
             Work::Append { lease, events, .. } => Some(LogBatch { lease, events }),
@@ -127,7 +127,7 @@ async fn write(store: &Store, registry: &Registry, batch: &mut Vec<Work>) {
 fn let_go(registry: &Registry, call: &ConversationId) {
     tracing::warn!(call.id = %call, "Another node drives a call of ours: letting go of it");
     if let Some(handle) = registry.by_id(call) {
-        handle.tell(Letter::TakenOver);
+        handle.tell(Letter::LetGo);
     }
 }
 

@@ -5,8 +5,9 @@ use offhook_core::call::Input;
 use offhook_core::{AgentId, ConversationId, E164, Secret};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// How long a ticket may be used: the carrier opens the socket at once, or not at all.
 const TICKET_LIFE: Duration = Duration::from_secs(60);
@@ -20,8 +21,8 @@ pub enum Letter {
     Line(Box<Line>),
     /// A fact from elsewhere.
     Fact(Input),
-    /// Another node drives the call now: leave it alone.
-    TakenOver,
+    /// Another node drives the call now, or shall: leave it alone.
+    LetGo,
 }
 
 /// What the carrier is to do with the caller when the media socket is over.
@@ -133,6 +134,13 @@ impl Registry {
         }
         calls.insert(handle.carrier_call.clone(), handle);
         Ok(())
+    }
+
+    /// Lets go of every call: other nodes go on with them.
+    pub fn let_go(&self) {
+        for handle in locked(&self.calls).values() {
+            handle.tell(Letter::LetGo);
+        }
     }
 
     /// Forgets a call that is over.

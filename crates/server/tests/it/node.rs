@@ -18,7 +18,7 @@ async fn a_call_that_another_node_has_taken_is_let_go(house: House) {
     store.claim_call(lost.scope(), lost.call(), &other).await.unwrap();
 
     node::renew(&house.app).await.unwrap();
-    assert!(matches!(to_lost.try_recv(), Ok(Letter::TakenOver)));
+    assert!(matches!(to_lost.try_recv(), Ok(Letter::LetGo)));
     assert!(matches!(to_ours.try_recv(), Err(TryRecvError::Empty)));
     assert!(store.call(ours.scope(), ours.call()).await.unwrap().lease_expires_at_us > before);
 }
