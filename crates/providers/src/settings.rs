@@ -1,7 +1,9 @@
 //! Which provider, and how it is reached: the settings of one connection, and what they open.
 //! It does not know where settings and keys are kept.
 
-use crate::{Cause, Endpoint, Llm, ProviderError, Stt, Tts, cartesia, deepgram, elevenlabs, http, openai};
+use crate::{
+    Cause, Endpoint, Llm, ProviderError, Stt, Tts, cartesia, deepgram, elevenlabs, http, offline, openai,
+};
 use offhook_core::Secret;
 use reqwest::RequestBuilder;
 use serde::{Deserialize, Serialize};
@@ -106,6 +108,7 @@ pub fn stt(settings: &ProviderSettings, key: Secret<String>) -> Result<Arc<dyn S
         ProviderSettings::DeepgramFlux(connection) => {
             Ok(Arc::new(deepgram::Flux(service(connection, "deepgram_flux", Role::Stt, key)?)))
         }
+        ProviderSettings::Offline => Ok(offline::stt()),
         _ => Err(SettingsError::NotOffered { kind: settings.kind(), role: "speech to text" }),
     }
 }
@@ -116,6 +119,7 @@ pub fn llm(settings: &ProviderSettings, key: Secret<String>) -> Result<Arc<dyn L
         ProviderSettings::Openai(connection) => {
             Ok(Arc::new(openai::Chat(service(connection, "openai", Role::Llm, key)?)))
         }
+        ProviderSettings::Offline => Ok(offline::llm()),
         _ => Err(SettingsError::NotOffered { kind: settings.kind(), role: "a language model" }),
     }
 }
@@ -135,6 +139,7 @@ pub fn tts(settings: &ProviderSettings, key: Secret<String>) -> Result<Arc<dyn T
         ProviderSettings::Cartesia(connection) => {
             Ok(Arc::new(cartesia::Voice(service(connection, "cartesia", Role::Tts, key)?)))
         }
+        ProviderSettings::Offline => Ok(offline::tts()),
         _ => Err(SettingsError::NotOffered { kind: settings.kind(), role: "text to speech" }),
     }
 }
