@@ -371,6 +371,8 @@ impl<'t> World<'t> {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Tick => self.tick(),
+            // A second copy that comes when media is down again would not be nonsense but a lie.
+            Event::Later { input, .. } if *input == Input::Connected && !self.scene.media => {}
             Event::Later { node, input } if node == self.scene.node => self.deliver(Fact::Ours, *input),
             Event::Later { .. } => {}
             Event::Carrier(input) => self.deliver(Fact::Carrier, *input),
