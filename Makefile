@@ -67,7 +67,7 @@ lint: ## Check formatting and lints; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-bench: ## Measure with callbench (CALLBENCH=folder), write docs/benchmarks.md; takes 40 minutes
+bench: ## Measure with callbench (CALLBENCH=folder), write docs/benchmarks.md; takes 20 minutes
 	scripts/bench
 
 bench-server: ## Start Offhook alone for callbench, on 127.0.0.1:8787
