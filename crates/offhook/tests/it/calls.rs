@@ -90,8 +90,14 @@ async fn talking_over_the_agent_cuts_the_transcript(place: Place) {
     let claimed = words(agent[1]);
     // The last word may have been heard in part.
     let whole = claimed.len().saturating_sub(1);
-    assert!(claimed.len() <= of_story.len() && claimed[..whole] == of_story[..whole], "{claimed:?} {of_story:?}");
-    assert!(claimed.len() * 2 > of_story.len(), "most of what was heard is claimed: {claimed:?} {of_story:?}");
+    assert!(
+        claimed.len() <= of_story.len() && claimed[..whole] == of_story[..whole],
+        "{claimed:?} {of_story:?}"
+    );
+    assert!(
+        claimed.len() * 2 > of_story.len(),
+        "most of what was heard is claimed: {claimed:?} {of_story:?}"
+    );
     assert_eq!(kept.of("member"), ["Tell me the story of your shop.", QUESTION]);
 
     let requests = shown(&house.first.records());
@@ -101,7 +107,10 @@ async fn talking_over_the_agent_cuts_the_transcript(place: Place) {
     assert_eq!(by_agent.len(), 2, "{last:?}");
     let shown = words(by_agent[1]);
     let whole = shown.len().saturating_sub(1);
-    assert!(shown.len() <= of_story.len() + 1 && shown[..whole] == of_story[..whole], "{shown:?} {of_story:?}");
+    assert!(
+        shown.len() <= of_story.len() + 1 && shown[..whole] == of_story[..whole],
+        "{shown:?} {of_story:?}"
+    );
     house.close().await;
 }
 

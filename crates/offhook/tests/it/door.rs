@@ -48,9 +48,7 @@ impl Drop for Door {
 const HEAD_BYTES: usize = 64 * 1024;
 
 async fn pass(mut visitor: TcpStream, mut server: watch::Receiver<Option<SocketAddr>>) {
-    let found = tokio::time::timeout(PATIENCE, server.wait_for(Option::is_some)).await;
-    let Ok(Ok(Some(address))) = found.map(|wait| wait.map(|address| *address)) else { return };
-    let Ok(mut inside) = TcpStream::connect(address).await else { return };
+    let Ok(Some(mut inside)) = tokio::time::timeout(PATIENCE, somebody(&mut server)).await else { return };
     let _ = (visitor.set_nodelay(true), inside.set_nodelay(true));
     let Some(head) = head(&mut visitor).await else { return };
     if inside.write_all(&head).await.is_err() {
@@ -58,6 +56,19 @@ async fn pass(mut visitor: TcpStream, mut server: watch::Receiver<Option<SocketA
     }
     // Either side may break off; that is what the tests are about.
     let _ = tokio::io::copy_bidirectional(&mut visitor, &mut inside).await;
+}
+
+/// A connection to the first server that takes one.
+async fn somebody(server: &mut watch::Receiver<Option<SocketAddr>>) -> Option<TcpStream> {
+    loop {
+        let address = *server.borrow_and_update();
+        if let Some(address) = address
+            && let Ok(inside) = TcpStream::connect(address).await
+        {
+            return Some(inside);
+        }
+        server.changed().await.ok()?;
+    }
 }
 
 /// The beginning of a request up to the end of its head. Only media sockets stay: a connection that waits for the next

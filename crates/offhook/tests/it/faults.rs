@@ -8,6 +8,7 @@ use serde_json::json;
 
 on_both!(
     a_failing_model_is_replaced_without_dead_air,
+    a_stalling_model_is_replaced_without_dead_air,
     a_stalling_voice_is_replaced_without_dead_air,
     a_call_without_any_voice_ends_with_an_apology,
     a_recogniser_that_breaks_off_is_replaced,
@@ -48,6 +49,20 @@ async fn a_failing_model_is_replaced_without_dead_air(place: Place) {
     house.close().await;
 }
 
+async fn a_stalling_model_is_replaced_without_dead_air(place: Place) {
+    let house = open(place).await;
+    always(&house.first, Service::Chat, Fault::Stall);
+    let caller = house.ring();
+    caller.greeted().await;
+    caller.say(QUESTION).await;
+    caller.until("the other model answers", |_| caller.heard().ends_with(&words(ANSWER))).await;
+    caller.until_quiet().await;
+    caller.hang_up().await;
+    caller.no_silence_beyond(DEAD_AIR_MS);
+    assert_eq!(house.kept(&caller.call).await.of("agent").last(), Some(&ANSWER));
+    house.close().await;
+}
+
 async fn a_stalling_voice_is_replaced_without_dead_air(place: Place) {
     let house = open(place).await;
     let caller = house.ring();
@@ -55,6 +70,7 @@ async fn a_stalling_voice_is_replaced_without_dead_air(place: Place) {
     always(&house.first, Service::Cartesia, Fault::Stall);
     caller.say(QUESTION).await;
     caller.until("the other voice answers", |_| caller.heard().ends_with(&words(ANSWER))).await;
+    caller.until_quiet().await;
     caller.hang_up().await;
     assert!(asked(&house.second, Service::Cartesia) > 0);
     caller.no_silence_beyond(DEAD_AIR_MS);
@@ -74,7 +90,11 @@ async fn a_call_without_any_voice_ends_with_an_apology(place: Place) {
     }
     caller.say(QUESTION).await;
     caller.until_hung_up_on().await;
-    assert!(caller.phone.agent_last_sound_ms() > greeted_ms, "an apology is heard: {:#?}", caller.phone.history());
+    assert!(
+        caller.phone.agent_last_sound_ms() > greeted_ms,
+        "an apology is heard: {:#?}",
+        caller.phone.history()
+    );
     let by_carrier = |what: &What| matches!(what, What::CarrierSaid { .. });
     assert!(!caller.phone.history().iter().any(|event| by_carrier(&event.what)));
     caller.no_silence_beyond(DEAD_AIR_MS);

@@ -93,7 +93,6 @@ impl Place {
         command
             .env("OFFHOOK_DEMO_ENABLED", "false")
             .env("OFFHOOK_LOG_LEVEL", "info")
-            .env("OFFHOOK_SERVER_NODE", "ring3")
             .env("OFFHOOK_SERVER_DRAIN_S", "5")
             .env("OFFHOOK_SERVER_DATABASE", &self.database)
             .kill_on_drop(true);
@@ -162,7 +161,7 @@ impl House {
         let carrier = TwilioSim::start(([127, 0, 0, 1], 0).into(), twilio).await.unwrap();
         let declared = declared(&carrier.base_url(), [&first.base_url, &second.base_url], settings);
         std::fs::write(place.folder.path().join("declared.json"), declared.to_string()).unwrap();
-        let (server, key) = Server::start(&place, &door).await;
+        let (server, key) = Server::start(&place, &door, "one").await;
         let key = key.expect("the first start shows a key");
         let http = reqwest::Client::new();
         House { place, door, carrier, first, second, server, key, http, callers: AtomicU32::new(1) }
@@ -223,12 +222,19 @@ impl House {
         (output.status, String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Kills the process without a word, and starts another on the same data.
-    pub async fn kill_and_start_again(&mut self) {
+    /// Kills the process without a word, and starts one of this name on the same data.
+    pub async fn kill_and_start(&mut self, node: &str) {
         self.door.leads_to(None);
         self.server.child.kill().await.unwrap();
-        let (server, key) = Server::start(&self.place, &self.door).await;
+        let (server, key) = Server::start(&self.place, &self.door, node).await;
         assert_eq!(key, None, "a key is shown once");
+        self.server = server;
+    }
+
+    /// Asks the process to stop while calls are open, and starts another on the same data when it has.
+    pub async fn replace(&mut self) {
+        self.server.stop().await;
+        let (server, _) = Server::start(&self.place, &self.door, "two").await;
         self.server = server;
     }
 
@@ -244,13 +250,10 @@ impl House {
         assert!(!self.log().contains("call machine broke"), "a call machine broke");
     }
 
-    /// Asks the process to stop, as a service manager does, and waits until it has.
+    /// Everything was well to the end, and the process stops when it is asked.
     pub async fn close(mut self) {
         self.is_well();
-        let pid = self.server.child.id().unwrap().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
-        let ended = tokio::time::timeout(LIMIT, self.server.child.wait()).await;
-        assert!(ended.expect("the server stops when asked").unwrap().success());
+        self.server.stop().await;
     }
 }
 
@@ -264,11 +267,20 @@ impl Drop for House {
 }
 
 impl Server {
+    /// Asks the process to stop, as a service manager does, and waits until it has.
+    async fn stop(&mut self) {
+        let pid = self.child.id().unwrap().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+        let ended = tokio::time::timeout(LIMIT, self.child.wait()).await;
+        assert!(ended.expect("the server stops when asked").unwrap().success());
+    }
+
     /// Starts the command, waits until it is ready and opens the door to it. Hands out the API key if one was shown.
-    async fn start(place: &Place, door: &Door) -> (Server, Option<String>) {
+    async fn start(place: &Place, door: &Door, node: &str) -> (Server, Option<String>) {
         let declared: PathBuf = place.folder.path().join("declared.json");
         let mut child = place
             .offhook(&["serve", "--listen", "127.0.0.1:0", "--apply", declared.to_str().unwrap()])
+            .env("OFFHOOK_SERVER_NODE", node)
             .env("OFFHOOK_SERVER_PUBLIC_URL", format!("http://{}", door.address))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -314,11 +326,14 @@ async fn providers() -> ProviderSim {
 
 /// Everything that the command is told by a file.
 fn declared(carrier: &str, providers: [&str; 2], settings: Value) -> Value {
-    let mut connections = vec![json!({ "name": "phone", "kind": "twilio", "account": ACCOUNT, "secret": TOKEN,
+    let mut connections =
+        vec![json!({ "name": "phone", "kind": "twilio", "account": ACCOUNT, "secret": TOKEN,
         "config": { "api_base": carrier } })];
     for (base, place) in providers.into_iter().zip(["first", "second"]) {
         let mut add = |kind: &str, name: &str, config: Value| {
-            connections.push(json!({ "name": format!("{place} {name}"), "kind": kind, "secret": "k", "config": config }));
+            connections.push(
+                json!({ "name": format!("{place} {name}"), "kind": kind, "secret": "k", "config": config }),
+            );
         };
         add("deepgram", "ear", json!({ "base_url": base }));
         add("openai", "model", json!({ "base_url": format!("{base}/v1"), "model": "gpt" }));

@@ -5,7 +5,8 @@ use offhook_media::LINE_RATE_HZ;
 use offhook_media::level::{Voiced, gaps, voiced_spans};
 use offhook_sim::carrier::twilio::{CallStatus, SimCall};
 use offhook_sim::carrier::{Party, Phone, What};
-use offhook_sim::provider::{HeardWord, heard_words, utterance};
+use offhook_sim::provider::{heard_words, utterance};
+use std::time::Duration;
 
 /// How fast callers speak.
 const LETTERS_PER_SECOND: f64 = 18.0;
@@ -41,9 +42,11 @@ impl Caller {
         }
     }
 
-    /// Waits until so much time has passed on the line.
+    /// Waits until so much time has passed on the line, also while it only rings.
     pub async fn until_ms(&self, at_ms: u64) {
-        self.until("time passes", |phone| phone.now_ms() >= at_ms).await;
+        while self.phone.now_ms() < at_ms {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until the agent has spoken since `since_ms` and is silent.
@@ -53,6 +56,11 @@ impl Caller {
                 && phone.agent_quiet_ms().is_some_and(|quiet| quiet >= QUIET_MS)
         })
         .await;
+    }
+
+    /// Waits until the agent is silent.
+    pub async fn until_quiet(&self) {
+        self.until("the agent is silent", |phone| phone.agent_quiet_ms() >= Some(QUIET_MS)).await;
     }
 
     /// Listens to the greeting.
@@ -89,21 +97,20 @@ impl Caller {
         assert_eq!(self.call.until_over(LIMIT).await, Ok(CallStatus::Completed));
     }
 
-    /// Every word that was heard so far.
-    pub fn heard_words(&self) -> Vec<HeardWord> {
-        heard_words(&self.phone.recording().heard)
-    }
-
-    /// The same as text.
+    /// Every word that was heard so far, the last perhaps in part.
     pub fn heard(&self) -> Vec<String> {
-        self.heard_words().into_iter().map(|word| word.word).collect()
+        heard_words(&self.phone.recording().heard).into_iter().map(|word| word.word).collect()
     }
 
     /// Asserts that the line was never silent for longer, from the first sound to the last.
     pub fn no_silence_beyond(&self, ms: u32) {
         let recording = self.phone.recording();
-        let both: Vec<i16> =
-            recording.said.iter().zip(&recording.heard).map(|(said, heard)| said.saturating_add(*heard)).collect();
+        let both: Vec<i16> = recording
+            .said
+            .iter()
+            .zip(&recording.heard)
+            .map(|(said, heard)| said.saturating_add(*heard))
+            .collect();
         let silences = gaps(&voiced_spans(&both, LINE_RATE_HZ, Voiced::default()));
         let long: Vec<_> = silences.iter().filter(|gap| gap.length_ms() > ms).collect();
         assert!(long.is_empty(), "dead air: {long:?} of {silences:?}");

@@ -22,7 +22,8 @@ const NOT_SPEECH: [&str; 5] = ["beep", "tone", "silence", "tt-monkeys", "confbri
 
 /// Prompts spread over all that there are, by name.
 fn prompts() -> Vec<(String, Vec<i16>)> {
-    let mut paths: Vec<_> = std::fs::read_dir(Path::new(FOLDER)).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(Path::new(FOLDER)).into_iter().flatten().flatten().map(|e| e.path()).collect();
     paths.sort();
     let mut prompts = Vec::new();
     for path in paths {
@@ -52,7 +53,9 @@ struct Turn {
 async fn recorded_prompts_are_heard_as_speech_and_seldom_cut_in_two() {
     let prompts = prompts();
     if prompts.is_empty() {
-        println!("\n*** SKIPPED: no recorded prompts in {FOLDER}; apt-get install asterisk-core-sounds-en-wav ***\n");
+        println!(
+            "\n*** SKIPPED: no recorded prompts in {FOLDER}; apt-get install asterisk-core-sounds-en-wav ***\n"
+        );
         return;
     }
     let house = House::open(Place::sqlite(), json!({})).await;
@@ -84,6 +87,7 @@ async fn recorded_prompts_are_heard_as_speech_and_seldom_cut_in_two() {
         heard.saturating_sub(turns.len()),
         over.len()
     );
+    assert!(heard >= turns.len(), "a prompt became no turn");
     assert!(deaf.is_empty(), "not heard as speech: {deaf:?}");
     house.close().await;
 }

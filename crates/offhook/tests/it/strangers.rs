@@ -164,8 +164,16 @@ async fn media_sockets_open_once_for_their_own_call(place: Place) {
     let other = announce(&house, "CA00000000000000000000000000000002").await;
     let nobodys = one.socket.rsplit_once('/').unwrap().0.to_owned() + "/cnv_01ARZ3NDEKTSV4RRFFQ69G5FAV";
     assert_eq!(connect(&one.socket, "").await.err(), Some(403), "unsigned");
-    assert_eq!(connect(&one.socket, &signature(&other.socket, &BTreeMap::new())).await.err(), Some(403), "another's signature");
-    assert_eq!(connect(&nobodys, &signature(&nobodys, &BTreeMap::new())).await.err(), Some(403), "no such call");
+    assert_eq!(
+        connect(&one.socket, &signature(&other.socket, &BTreeMap::new())).await.err(),
+        Some(403),
+        "another's signature"
+    );
+    assert_eq!(
+        connect(&nobodys, &signature(&nobodys, &BTreeMap::new())).await.err(),
+        Some(403),
+        "no such call"
+    );
 
     let mut without = introduced(&one.socket, &one.call_sid, json!({})).await;
     assert!(!is_played_to(&mut without).await, "no ticket");
@@ -185,7 +193,9 @@ async fn media_sockets_open_once_for_their_own_call(place: Place) {
     }
 
     // Garbage on an open socket is skipped, up to what is too large.
-    let media = |payload: &str| json!({ "event": "media", "streamSid": "MZ1", "media": { "payload": payload } }).to_string();
+    let media = |payload: &str| {
+        json!({ "event": "media", "streamSid": "MZ1", "media": { "payload": payload } }).to_string()
+    };
     let garbage = [
         Message::binary(vec![7; 1_000]),
         Message::text("not json"),
@@ -193,7 +203,10 @@ async fn media_sockets_open_once_for_their_own_call(place: Place) {
         Message::text("[".repeat(10_000)),
         Message::text(media("%%%")),
         Message::text(media("")),
-        Message::text(json!({ "event": "mark", "streamSid": "MZ1", "mark": { "name": "0.4294967295.4294967295!" } }).to_string()),
+        Message::text(
+            json!({ "event": "mark", "streamSid": "MZ1", "mark": { "name": "0.4294967295.4294967295!" } })
+                .to_string(),
+        ),
         Message::text(json!({ "event": "dtmf", "streamSid": "MZ1", "dtmf": { "digit": "🜁" } }).to_string()),
         Message::text(json!({ "event": "start", "streamSid": "MZ2", "start": {} }).to_string()),
     ];

@@ -1,21 +1,31 @@
 //! Calls outlive the process that drives them and a database that does not answer.
 
 use crate::house::{GREETING, House, Place};
-use crate::line::words;
-use offhook_sim::carrier::What;
+use crate::line::{Caller, words};
+use offhook_sim::carrier::{Phone, What};
 use offhook_sim::provider::{Rule, Service};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
 use serde_json::json;
 
-on_both!(kill_minus_nine_and_the_call_goes_on, a_locked_database_does_not_stop_a_call);
+on_both!(
+    kill_minus_nine_and_the_call_goes_on,
+    another_node_goes_on_with_the_call_of_a_dead_one,
+    what_a_killed_process_was_saying_is_said_to_the_end,
+    a_process_that_is_replaced_leaves_its_call_to_the_next,
+    a_locked_database_does_not_stop_a_call,
+    a_call_that_rings_at_a_locked_database_is_answered,
+);
 
 /// How long the database is locked.
 const LOCKED_MS: u64 = 5_000;
+/// How long it is while somebody rings: a caller who hears it ring longer has a right to an apology.
+const LOCKED_RINGING_MS: u64 = 3_000;
 
 async fn kill_minus_nine_and_the_call_goes_on(place: Place) {
     let mut house = House::open(place, json!({})).await;
     house.first.program(|program| {
-        program.rules = vec![Rule::text("bread", "Our bread is two euros."), Rule::text("milk", "Our milk is one euro.")];
+        program.rules =
+            vec![Rule::text("bread", "Our bread is two euros."), Rule::text("milk", "Our milk is one euro.")];
     });
     let caller = house.ring();
     caller.greeted().await;
@@ -23,13 +33,8 @@ async fn kill_minus_nine_and_the_call_goes_on(place: Place) {
     let id = house.id_of(&caller.call).await;
     let before = caller.heard();
 
-    house.kill_and_start_again().await;
-    let streams = |what: &What| matches!(what, What::StreamOpened { .. });
-    caller
-        .until("the carrier opens a media socket to the new process", |phone| {
-            phone.history().iter().filter(|event| streams(&event.what)).count() == 2
-        })
-        .await;
+    house.kill_and_start("one").await;
+    connected_again(&caller).await;
     caller.ask("And how much is your milk?").await;
     caller.hang_up().await;
 
@@ -44,6 +49,73 @@ async fn kill_minus_nine_and_the_call_goes_on(place: Place) {
     let records = house.first.records();
     let last = records.iter().rfind(|record| record.service == Service::Chat).unwrap().body.to_string();
     assert!(last.contains("How much is your bread?") && last.contains("Our bread is two euros."), "{last}");
+    house.close().await;
+}
+
+async fn another_node_goes_on_with_the_call_of_a_dead_one(place: Place) {
+    let mut house = House::open(place, json!({})).await;
+    house.first.program(|program| program.rules = vec![Rule::text("bread", "Our bread is two euros.")]);
+    let caller = house.ring();
+    caller.greeted().await;
+    house.kill_and_start("two").await;
+    connected_again(&caller).await;
+    caller.ask("How much is your bread?").await;
+    caller.hang_up().await;
+    assert!(caller.heard().ends_with(&words("Our bread is two euros.")), "{:?}", caller.heard());
+    assert_eq!(house.kept(&caller.call).await.of("member"), ["How much is your bread?"]);
+    house.close().await;
+}
+
+/// Waits until the carrier has opened a second media socket.
+async fn connected_again(caller: &Caller) {
+    let opened = |what: &What| matches!(what, What::StreamOpened { .. });
+    let again = |phone: &Phone| phone.history().iter().filter(|event| opened(&event.what)).count() == 2;
+    caller.until("the carrier opens a media socket to the new process", again).await;
+}
+
+async fn what_a_killed_process_was_saying_is_said_to_the_end(place: Place) {
+    const STORY: &str = "Our shop was founded ninety years ago by two sisters who sold bread and butter from a small \
+        wooden cart near the old harbour before they rented this corner house.";
+    let mut house = House::open(place, json!({})).await;
+    house.first.program(|program| program.rules = vec![Rule::text("story", STORY)]);
+    let caller = house.ring();
+    caller.greeted().await;
+    caller.say("Tell me the story of your shop.").await;
+    caller.until("it tells", |_| caller.heard().iter().any(|word| word == "bread")).await;
+    house.kill_and_start("one").await;
+    connected_again(&caller).await;
+    caller.until("it is told to the end", |_| caller.heard().ends_with(&words("this corner house."))).await;
+    caller.until_quiet().await;
+    caller.hang_up().await;
+
+    let heard = caller.heard();
+    let missed: Vec<_> = words(STORY).into_iter().filter(|word| !heard.contains(word)).collect();
+    assert!(missed.is_empty(), "{missed:?} was never heard: {heard:?}");
+    let kept = house.kept(&caller.call).await;
+    assert_eq!(
+        (kept.of("member"), kept.ended_reason.as_str()),
+        (vec!["Tell me the story of your shop."], "caller_hung_up")
+    );
+    assert!(
+        kept.of("agent").last().is_some_and(|line| line.ends_with("this corner house.")),
+        "{:?}",
+        kept.lines
+    );
+    house.close().await;
+}
+
+async fn a_process_that_is_replaced_leaves_its_call_to_the_next(place: Place) {
+    let mut house = House::open(place, json!({})).await;
+    house.first.program(|program| program.rules = vec![Rule::text("bread", "Our bread is two euros.")]);
+    let caller = house.ring();
+    caller.greeted().await;
+    house.replace().await;
+    connected_again(&caller).await;
+    caller.ask("How much is your bread?").await;
+    caller.hang_up().await;
+    assert!(caller.heard().ends_with(&words("Our bread is two euros.")), "{:?}", caller.heard());
+    let kept = house.kept(&caller.call).await;
+    assert_eq!((kept.of("member"), house.calls().await.len()), (vec!["How much is your bread?"], 1));
     house.close().await;
 }
 
@@ -68,6 +140,20 @@ async fn a_locked_database_does_not_stop_a_call(place: Place) {
     assert_eq!(kept.of("agent"), [GREETING, "Our bread is two euros."]);
     let (status, said) = house.offhook(&["replay", &kept.id]).await;
     assert!(status.success() && said.contains("identical"), "no line of the log is missing: {said}");
+    house.close().await;
+}
+
+async fn a_call_that_rings_at_a_locked_database_is_answered(place: Place) {
+    let house = House::open(place, json!({})).await;
+    let lock = lock(&house.place).await;
+    let caller = house.ring();
+    caller.until_ms(LOCKED_RINGING_MS).await;
+    lock.execute_unprepared("ROLLBACK").await.unwrap();
+    lock.close().await.unwrap();
+    caller.greeted().await;
+    caller.hang_up().await;
+    assert_eq!(caller.heard(), words(GREETING));
+    house.kept(&caller.call).await;
     house.close().await;
 }
 
