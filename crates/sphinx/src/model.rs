@@ -3,6 +3,7 @@
 
 use crate::Error;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::{fs, io};
 
 /// The model's folder; cheap to clone. Every [`crate::Recogniser`] is made from one.
@@ -33,6 +34,8 @@ impl Model {
     /// # Errors
     /// [`Error::Unpack`] when the folder cannot be written.
     pub fn unpack(cache: &Path) -> Result<Self, Error> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = cache.join("pocketsphinx-5.1.1-en-us");
         write_missing(&folder).map_err(|source| Error::Unpack { folder: folder.clone(), source })?;
         Ok(Model { folder })
@@ -71,6 +74,16 @@ mod tests {
         Model::unpack(cache.path()).unwrap();
         assert_eq!(fs::metadata(&mdef).unwrap().len(), 2_959_176);
         assert_eq!(fs::read_dir(model.folder()).unwrap().count(), FILES.len());
+    }
+
+    #[test]
+    fn many_may_unpack_at_once() {
+        let cache = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| Model::unpack(cache.path()).unwrap());
+            }
+        });
     }
 
     #[test]

@@ -208,6 +208,7 @@ fn in_words(text: &str) -> String {
             (None, Some(time)) => time,
             (None, None) => signs(core),
         };
+        let tail = if word.ends_with('.') { tail.strip_prefix('.').unwrap_or(tail) } else { tail };
         said.push(word + tail);
         at += 1;
     }
@@ -338,14 +339,13 @@ fn signs(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Tts as _;
     use offhook_core::Language;
 
     #[test]
     fn numbers_and_times_are_read_out() {
         for (written, read) in [
-            ("We open at 9:00 and close at 5 pm.", "We open at 9 o'clock and close at 5 p.m.."),
-            ("From 9:30 am to 14:05, then 18:00.", "From 9 30 a.m. to 2 oh 5 p.m., then 6 p.m.."),
+            ("We open at 9:00 and close at 5 pm.", "We open at 9 o'clock and close at 5 p.m."),
+            ("From 9:30 am to 14:05, then 18:00.", "From 9 30 a.m. to 2 oh 5 p.m., then 6 p.m."),
             ("I am here at 8 AM!", "I am here at 8 a.m.!"),
             ("Call +1 415 555 0123.", "Call plus one, four one five, five five five, zero one two three."),
             ("Call (415) 555-0123 now", "Call four one five, five five five, zero one two three now"),

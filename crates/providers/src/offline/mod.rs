@@ -8,6 +8,8 @@ mod llm;
 mod opening;
 pub mod script;
 mod sphinx;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use flite::Voice;

@@ -266,9 +266,9 @@ fn short(ms: u64) -> u32 {
 }
 
 /// A recogniser that goes back to the shelf after use: loading one takes longer than a greeting may wait.
-struct Loan(Option<Box<Recogniser>>);
+struct Loan(Option<Recogniser>);
 
-static SHELF: Mutex<Vec<Box<Recogniser>>> = Mutex::new(Vec::new());
+static SHELF: Mutex<Vec<Recogniser>> = Mutex::new(Vec::new());
 
 impl Loan {
     fn take(cache: &std::path::Path) -> Result<Self, offhook_sphinx::Error> {
@@ -280,7 +280,7 @@ impl Loan {
             return Ok(Loan(Some(recogniser)));
         }
         let model = Model::unpack(cache)?;
-        Ok(Loan(Some(Box::new(Recogniser::new(&model, &any_question)?))))
+        Ok(Loan(Some(Recogniser::new(&model, &any_question)?)))
     }
 }
 

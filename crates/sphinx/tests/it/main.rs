@@ -14,7 +14,7 @@ const YES_NO: &str = "#JSGF V1.0; grammar answer; public <answer> = yes | no;";
 fn sentences_of_the_grammar_are_understood_on_a_telephone() {
     let mut recogniser = recogniser(HOURS);
     for sentence in
-        ["are you open on sunday", "hi when are you open", "what time do you close on friday please"]
+        ["are you open on saturday", "hi when are you open", "what time do you close on friday please"]
     {
         let heard = hear(&mut recogniser, sentence).expect(sentence);
         assert_eq!(heard.text, sentence);
