@@ -7,7 +7,7 @@ use crate::call::driver::{self, Beginning, Machine};
 use crate::call::line::Line;
 use crate::call::plan::{self, NotReady};
 use crate::call::registry::{Handle, Letter, Onward};
-use crate::call::resume::go_on;
+use crate::call::resume::{NotResumed, go_on};
 use crate::carrier::CarrierControl;
 use crate::live::{Happening, LiveEvent};
 use crate::problem::chain;
@@ -35,6 +35,8 @@ use tokio::time::Instant;
 pub const VOICE: &str = "/hooks/twilio/voice";
 const MEDIA_OVER: &str = "/hooks/twilio/media-over";
 const STATUS: &str = "/hooks/twilio/status";
+/// How long a caller is held before the carrier asks again whether their call can go on, in seconds.
+const HOLD_S: u16 = 1;
 /// The name under which a ticket travels.
 const TICKET: &str = "ticket";
 /// How long a media socket may take to introduce itself.
@@ -304,10 +306,21 @@ async fn what_next(app: &Arc<App>, believed: &Believed<'_>) -> Result<Answer, Re
             Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(hang_up),
             Err(error) => return Err(error.into()),
         };
+        let hold = || {
+            tracing::info!(call.id = %call.id, "Call held until it can be taken up");
+            let again = app.public_url.page(MEDIA_OVER);
+            Answer::Run(vec![Verb::Pause { length_s: HOLD_S }, Verb::Redirect(again)])
+        };
+        if app.around.registry.is_closed() {
+            return Ok(hold());
+        }
         return match go_on(app, target, &call.id, call.started_at_us).await {
             Ok(handle) => Ok(connect(app, &handle)),
+            // Another process holds the call. If it is dead, its lease runs out soon: until then the caller is held.
+            Err(NotResumed::Store(StoreError::Conflict { .. })) => Ok(hold()),
             Err(error) => {
-                tracing::error!(call.id = %call.id, %error, "A call could not be taken up again");
+                let error = chain(&error);
+                tracing::error!(call.id = %call.id, error, "A call could not be taken up again");
                 Ok(not_ready(target))
             }
         };

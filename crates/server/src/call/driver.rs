@@ -494,6 +494,7 @@ impl Driver {
         self.snapshot_due = true;
         self.hand_over_log();
         if self.let_go {
+            self.around.recorder.release(&self.begin.lease).await;
             return;
         }
         let reason = self.call.ended().unwrap_or(EndedReason::CarrierHungUp);

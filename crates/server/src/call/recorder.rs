@@ -27,6 +27,7 @@ enum Work {
     Append { lease: Arc<CallLease>, events: Vec<CallEvent>, snapshot: Option<CallSnapshot> },
     Answered { lease: Arc<CallLease>, at_us: i64 },
     Finish { lease: Arc<CallLease>, finished: Box<FinishedCall> },
+    Release { lease: Arc<CallLease> },
 }
 
 impl Recorder {
@@ -57,6 +58,11 @@ impl Recorder {
         if self.work.try_send(Work::Answered { lease: lease.clone(), at_us }).is_err() {
             tracing::warn!(call.id = %lease.call(), "That a call was answered is not written down: the store is behind");
         }
+    }
+
+    /// Frees a call for another node to go on with. Waits for a place in the queue.
+    pub async fn release(&self, lease: &Arc<CallLease>) {
+        let _ = self.work.send(Work::Release { lease: lease.clone() }).await;
     }
 
     /// Ends a call's record. Waits for a place in the queue.
@@ -109,6 +115,7 @@ async fn write(store: &Store, registry: &Registry, batch: &[Work]) {
             Work::Answered { lease, at_us } => {
                 (lease, patiently!("an answer", store.call_answered(lease, *at_us)))
             }
+            Work::Release { lease } => (lease, patiently!("a release", store.release_call(lease))),
             Work::Finish { lease, finished } => {
                 (lease, patiently!("a call's end", store.finish_call(lease, finished)).map(drop))
             }

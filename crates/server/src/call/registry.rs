@@ -4,6 +4,7 @@ use super::line::Line;
 use offhook_core::call::Input;
 use offhook_core::{AgentId, ConversationId, E164, Secret};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -98,6 +99,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Registry {
     calls: Mutex<HashMap<String, Arc<Handle>>>,
     tickets: Mutex<HashMap<String, (Arc<Handle>, Instant)>>,
+    /// The process ends: no call is taken up any more.
+    closed: AtomicBool,
 }
 
 impl Registry {
@@ -138,9 +141,15 @@ impl Registry {
 
     /// Lets go of every call: other nodes go on with them.
     pub fn let_go(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         for handle in locked(&self.calls).values() {
             handle.tell(Letter::LetGo);
         }
+    }
+
+    /// Whether every call was let go of, for good.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Forgets a call that is over.
