@@ -10,8 +10,10 @@ use crate::{Error, Model, dictionary, grammar};
 /// What the recogniser is fed, in samples a second. Telephone audio is to be resampled from 8 kHz first.
 pub const SAMPLE_RATE_HZ: u32 = 16_000;
 
-/// Words to trust have at least this confidence.
-pub const TRUSTED: f32 = 0.7;
+/// Words to trust have at least this confidence. With the grammar of a receptionist's questions at telephone band it
+/// keeps 37 of 37 sentences spoken by Flite and 101 of 148 by four voices of espeak-ng, and lets 5 of 160 pass that are
+/// not in the grammar, 60 of them spoken by a human.
+pub const TRUSTED: f32 = 0.65;
 
 /// By how much the words may fall behind free phones, per frame, until the confidence is zero.
 const HOPELESS: f32 = 56.0;
