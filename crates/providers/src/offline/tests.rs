@@ -10,7 +10,6 @@ use offhook_media::resample::Resampler;
 use offhook_media::{FRAME_SAMPLES, LINE_RATE_HZ};
 use offhook_sphinx::{Model, Recogniser, SAMPLE_RATE_HZ, TRUSTED};
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 /// What callers ask, as the recogniser should write it.
 const QUESTIONS: &[&str] = &[
@@ -248,9 +247,9 @@ fn open() -> SttSession {
     })
 }
 
+/// One folder for all runs: the model is large.
 fn cache() -> PathBuf {
-    static CACHE: OnceLock<PathBuf> = OnceLock::new();
-    CACHE.get_or_init(|| std::env::temp_dir().join(format!("offhook-test-{}", std::process::id()))).clone()
+    std::env::temp_dir().join("offhook-test-model")
 }
 
 async fn feed(session: &SttSession, pcm: &[i16]) {
