@@ -70,13 +70,23 @@ pub async fn ready(app: &App, scope: &Scope, agent: &AgentId) -> Result<Ready, N
     let version = app.store.agent_version(scope, &agent.current).await?;
     let config = AgentConfig::read(&version.config).map_err(NotReady::Config)?;
     let speech = speech(app, scope, &config).await?;
+    let mut plan = config.plan();
+    let time_zone = app.store.workspace(scope).await?.time_zone;
+    plan.instructions.push_str(&today(app.environment.now_us(), &time_zone));
     Ok(Ready {
         agent: agent.id,
         version: version.id,
         max_open_calls: config.max_open_calls,
-        plan: config.plan(),
+        plan,
         speech: Arc::new(speech),
     })
+}
+
+/// Day and time as an agent is told them: it cannot know them otherwise. An unknown time zone is taken for UTC.
+fn today(now_us: i64, time_zone: &str) -> String {
+    let zone = jiff::tz::TimeZone::get(time_zone).unwrap_or(jiff::tz::TimeZone::UTC);
+    let now = jiff::Timestamp::from_microsecond(now_us).unwrap_or_default().to_zoned(zone);
+    now.strftime("\n\nToday is %A, %Y-%m-%d. The time is %H:%M.").to_string()
 }
 
 /// Opens an agent's providers.
@@ -179,4 +189,17 @@ fn resolve(
     let settings = serde_json::from_value(Value::Object(settings))
         .map_err(|error| NotReady::Settings { name: used.connection.clone(), wrong: error.to_string() })?;
     Ok((settings, key.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_told_day_and_time_where_it_works() {
+        const NOON_UTC: i64 = 1_795_262_700_000_000;
+        assert_eq!(today(NOON_UTC, "UTC"), "\n\nToday is Saturday, 2026-11-21. The time is 12:05.");
+        assert_eq!(today(NOON_UTC, "Asia/Tokyo"), "\n\nToday is Saturday, 2026-11-21. The time is 21:05.");
+        assert_eq!(today(NOON_UTC, "Nowhere"), today(NOON_UTC, "UTC"));
+    }
 }
