@@ -1,7 +1,7 @@
 //! What 20 ms of one call's audio cost, part by part.
 
 #[path = "../tests/it/fixtures.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "shared with the tests, which use more of it")]
 mod fixtures;
 
 use divan::{Bencher, black_box};
