@@ -1,14 +1,17 @@
 //! Carriers: what a phone network tells us and what we may ask of it, in words that no single carrier owns.
 //! Nothing here knows the agent, the store or the server; each carrier's own words stay inside its module.
 
+mod numbers;
 mod public_url;
 pub mod twilio;
 
 use offhook_core::{E164, Pii, Secret};
+use offhook_media::coding::Coding;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use numbers::{AvailableNumber, Bought, NumberKind, NumberSearch, OurHooks, OwnNumber, Price, Routing};
 pub use public_url::{NotAPublicUrl, PublicUrl};
 
 /// A call that asks for an answer: somebody rings one of our numbers, or somebody we rang has picked up.
@@ -284,14 +287,7 @@ pub struct Started {
     /// What we told the carrier to hand back, such as the ticket of the call.
     pub parameters: BTreeMap<String, Secret<String>>,
     /// How audio is coded, both ways.
-    pub format: AudioFormat,
-}
-
-/// How audio is coded on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AudioFormat {
-    /// G.711 µ-law, 8,000 samples a second, one channel.
-    Mulaw8k,
+    pub coding: Coding,
 }
 
 /// A call as the carrier remembers it.

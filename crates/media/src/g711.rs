@@ -2,7 +2,7 @@
 //! It knows one sample at a time and nothing of packets or rates.
 
 /// One of the two codings of ITU-T G.711.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Law {
     /// µ-law, called PCMU in SDP: North America and Japan, and the only one on Twilio's media streams.
     Mu,

@@ -1,6 +1,7 @@
 //! Telephone audio as plain samples: PCM in, PCM out. Nothing here knows a socket, a file, a clock, a thread or a call:
 //! time is counted in samples, and what the sound means is decided elsewhere.
 
+pub mod coding;
 pub mod dtmf;
 pub mod echo;
 pub mod g711;

@@ -1,11 +1,12 @@
 //! Media Streams, Twilio's WebSocket messages with audio, marks and keys (Voice documentation, "WebSocket Messages").
 //! It knows neither socket nor clock: text in, events out, and the other way round; what a fault means is the caller's to decide.
 
-use crate::{AudioFormat, MediaEvent, Started};
+use crate::{MediaEvent, Started};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use offhook_core::{Pii, Secret};
+use offhook_media::coding::Coding;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -207,7 +208,7 @@ impl MediaReader {
             account: start.account_sid.0.into_owned(),
             stream: start.stream_sid.0.into_owned(),
             parameters: parameters.map(|(name, value)| (name, Secret::new(value))).collect(),
-            format: AudioFormat::Mulaw8k,
+            coding: Coding::MU_LAW,
         })))
     }
 
