@@ -50,6 +50,8 @@ pub struct Trouble {
     pub code: Option<u32>,
     /// The address of ours that went wrong.
     pub url: Option<String>,
+    /// Nobody of ours answered at that address: what would have been answered may still be right.
+    pub unanswered: bool,
 }
 
 /// How a call has moved on. Reports may come late, out of order, twice, or never.

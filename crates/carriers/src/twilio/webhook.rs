@@ -29,6 +29,8 @@ const WITHHELD: &str = "+266696687";
 /// Parameters that a third party reports as left out of some signatures.
 const PERHAPS_UNCOVERED: [&str; 2] = ["CallToken", "StirVerstat"];
 const MAX_ID_BYTES: usize = 64;
+/// Twilio's codes for a page of ours that gave no good answer: HTTP failure, no connection, unknown host, TLS.
+const UNANSWERED: [u32; 4] = [11200, 11205, 11210, 11220];
 
 /// A request as it arrived.
 #[derive(Clone, Copy)]
@@ -193,7 +195,8 @@ impl<'a> Signed<'a> {
     /// The fallback webhook: what we answered before could not be fetched or carried out.
     pub fn trouble(&self) -> Result<Trouble, WebhookError> {
         let code = self.value("ErrorCode").and_then(|code| code.parse().ok());
-        Ok(Trouble { ring: self.ring()?, code, url: self.value("ErrorUrl").map(str::to_owned) })
+        let unanswered = code.is_some_and(|code| UNANSWERED.contains(&code));
+        Ok(Trouble { ring: self.ring()?, code, url: self.value("ErrorUrl").map(str::to_owned), unanswered })
     }
 
     /// The status callback of a call.

@@ -1,5 +1,6 @@
 //! One phone call at run time: planned, driven, pumped, recorded. What is decided on it is decided in `offhook_core::call`.
 
+pub mod arrive;
 pub mod driver;
 pub mod finish;
 pub mod line;

@@ -106,7 +106,7 @@ pub async fn rouse(app: &App, lease: &CallLease) -> bool {
         let secret = app.store.connection_secret(lease.scope(), &connection.id).await.ok();
         let control = CarrierControl::open(&app.http, &connection, secret.as_ref());
         Ok::<_, StoreError>(
-            control.ask_again(&call.carrier_call, app.public_url.page(crate::hooks::VOICE)).await,
+            control.ask_again(&call.carrier_call, app.public_url.page(crate::hooks::twilio::VOICE)).await,
         )
     };
     match asked.await {

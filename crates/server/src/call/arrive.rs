@@ -1,0 +1,150 @@
+//! A caller at the door, whichever carrier brought them: who talks to them, or what becomes of them instead.
+//! It does not know how any carrier is told.
+
+use super::driver::{self, Beginning, Machine};
+use super::plan::{self, NotReady};
+use super::registry::{Handle, Onward};
+use super::resume::{NotResumed, go_on};
+use crate::abilities::Abilities;
+use crate::app::App;
+use crate::carrier::CarrierControl;
+use crate::live::{Happening, LiveEvent};
+use crate::problem::chain;
+use offhook_carriers::Ring;
+use offhook_core::call::log::LOG_REVISION;
+use offhook_core::entity::{CallStatus, Direction};
+use offhook_core::{ConversationId, E164};
+use offhook_store::{Begun, NewCall, RingTarget, StoreError};
+use std::sync::Arc;
+
+/// What becomes of a caller.
+#[derive(Debug)]
+pub enum Welcome {
+    /// Their call is driven here: open its media.
+    Talk(Arc<Handle>),
+    /// Their call can go on in a moment: hold them, then ask again.
+    Hold,
+    /// Another phone rings.
+    Forward(E164),
+    /// As many talk to the agent as it may take.
+    Busy,
+    /// Nobody answers this number.
+    Declined,
+    /// Somebody should answer and cannot: an apology, in the carrier's voice.
+    Sorry,
+    /// The call is over.
+    Over,
+}
+
+/// Somebody rings, or their carrier asks once more about a call it has asked about before.
+///
+/// # Errors
+/// When the store does not answer; the carrier then asks its fallback.
+pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<Welcome, StoreError> {
+    if let Some(handle) = app.around.registry.find(&ring.carrier_call) {
+        return Ok(go(handle));
+    }
+    if app.around.registry.is_closed() {
+        // The process ends; the next one answers.
+        return Ok(Welcome::Hold);
+    }
+    let Some(agent) = &target.number.inbound_agent else {
+        tracing::info!(number.id = %target.number.id, "Call not taken: no agent answers this number");
+        return Ok(target.number.forward_to.clone().map_or(Welcome::Declined, Welcome::Forward));
+    };
+    let ready = match plan::ready(app, &target.scope, agent).await {
+        Ok(ready) => ready,
+        Err(NotReady::Store(error)) => return Err(error),
+        Err(error) => {
+            let error = chain(&error);
+            tracing::error!(number.id = %target.number.id, agent.id = %agent, error, "Call not taken: the agent is not ready");
+            return Ok(sorry(target));
+        }
+    };
+    if ready.max_open_calls.is_some_and(|most| app.around.registry.count_of(agent) >= most as usize) {
+        tracing::info!(agent.id = %agent, "Call rejected: the agent is on as many calls as it may take");
+        return Ok(Welcome::Busy);
+    }
+    let new = NewCall {
+        connection: target.connection.id.clone(),
+        carrier_call: ring.carrier_call.clone(),
+        phone_number: Some(target.number.id.clone()),
+        agent_version: Some(ready.version.clone()),
+        direction: Direction::Inbound,
+        from: ring.from.text().clone(),
+        to: ring.to.text().clone(),
+        plan: serde_json::to_string(&ready.plan).unwrap_or_default(),
+        log_revision: LOG_REVISION,
+    };
+    let lease = match app.store.begin_call(&target.scope, &new, &app.node).await? {
+        Begun::New(lease) => lease,
+        Begun::Existing(call) if call.status == CallStatus::Ended => return Ok(Welcome::Over),
+        Begun::Existing(call) => return Ok(take_up(app, target, &call.id, call.started_at_us).await),
+    };
+    let begin = Beginning {
+        lease: Arc::new(lease),
+        began_us: app.environment.now_us(),
+        agent: ready.agent,
+        carrier_call: ring.carrier_call.clone(),
+        tokens: target.secret.iter().cloned().collect(),
+        speech: ready.speech,
+        abilities: Abilities,
+        carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
+    };
+    let (workspace, call) = (target.scope.workspace().clone(), begin.lease.call().clone());
+    let machine = Machine::New(Box::new(ready.plan));
+    let handle = driver::start(begin, machine, app.around.clone()).unwrap_or_else(|already| already);
+    metrics::counter!("offhook_calls_started_total").increment(1);
+    tracing::info!(call.id = %call, number.id = %target.number.id, "Call ringing");
+    let what = Happening::Ringing { from: ring.from.text().clone(), to: ring.to.text().clone() };
+    app.around.live.tell(LiveEvent { workspace, call, what });
+    Ok(Welcome::Talk(handle))
+}
+
+/// The media of a call is over although the caller is still there, and their carrier asks what comes next.
+///
+/// # Errors
+/// As [`ring`].
+pub async fn again(app: &Arc<App>, target: &RingTarget, carrier_call: &str) -> Result<Welcome, StoreError> {
+    if let Some(handle) = app.around.registry.find(carrier_call) {
+        return Ok(go(handle));
+    }
+    match app.store.call_of_carrier(&target.scope, &target.connection.id, carrier_call).await {
+        Ok(call) if call.status == CallStatus::Ended => Ok(Welcome::Over),
+        Ok(_) if app.around.registry.is_closed() => Ok(Welcome::Hold),
+        Ok(call) => Ok(take_up(app, target, &call.id, call.started_at_us).await),
+        Err(StoreError::NotFound { .. }) => Ok(Welcome::Over),
+        Err(error) => Err(error),
+    }
+}
+
+/// A call of this node goes on as its machine has decided.
+fn go(handle: Arc<Handle>) -> Welcome {
+    match handle.onward() {
+        Onward::MediaAgain => Welcome::Talk(handle),
+        Onward::HangUp => Welcome::Over,
+        Onward::Forward(to) => Welcome::Forward(to),
+    }
+}
+
+/// Goes on with a call that another process had driven.
+async fn take_up(app: &Arc<App>, target: &RingTarget, call: &ConversationId, started_at_us: i64) -> Welcome {
+    match go_on(app, target, call, started_at_us).await {
+        Ok(handle) => Welcome::Talk(handle),
+        // Another process holds the call. If it is dead its lease runs out soon: until then the caller is held.
+        Err(NotResumed::Store(StoreError::Conflict { .. })) => {
+            tracing::info!(call.id = %call, "Call held until it can be taken up");
+            Welcome::Hold
+        }
+        Err(error) => {
+            let error = chain(&error);
+            tracing::error!(call.id = %call, error, "A call could not be taken up again");
+            sorry(target)
+        }
+    }
+}
+
+/// What a caller gets when nobody can answer them: somebody else's phone, or an apology.
+pub fn sorry(target: &RingTarget) -> Welcome {
+    target.number.forward_to.clone().map_or(Welcome::Sorry, Welcome::Forward)
+}

@@ -1,0 +1,245 @@
+//! Twilio's webhooks and media sockets. It knows what Twilio asks and in which words it is answered, and decides nothing.
+
+use super::{Arrived, Refused};
+use crate::app::App;
+use crate::call::arrive::{self, Welcome};
+use crate::call::line::Line;
+use crate::call::registry::{Handle, Letter, Onward};
+use crate::problem::chain;
+use axum::Router;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{OriginalUri, Path, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use offhook_carriers::MediaEvent;
+use offhook_carriers::twilio::media::MediaReader;
+use offhook_carriers::twilio::webhook::{self, Request, Signed, Unverified};
+use offhook_carriers::twilio::{Answer, Dial, MediaStream, Rejection, Speech as Sentence, Verb};
+use offhook_core::call::Input;
+use offhook_core::{ConversationId, E164, Secret};
+use offhook_store::RingTarget;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Where Twilio asks what to do with a call.
+pub const VOICE: &str = "/hooks/twilio/voice";
+/// Where it asks when [`VOICE`] did not answer.
+pub const VOICE_FALLBACK: &str = "/hooks/twilio/voice-fallback";
+/// Where it tells how calls move on.
+pub const STATUS: &str = "/hooks/twilio/status";
+const MEDIA_OVER: &str = "/hooks/twilio/media-over";
+/// How long a caller is held before the carrier asks again whether their call can go on, in seconds.
+const HOLD_S: u16 = 1;
+/// The name under which a ticket travels.
+const TICKET: &str = "ticket";
+/// How long a media socket may take to introduce itself.
+const INTRODUCTION: Duration = Duration::from_secs(10);
+/// Messages that may come before the introduction.
+const INTRODUCTION_MESSAGES: usize = 4;
+/// A media message is about 400 bytes; a socket that sends more than this in one is closed.
+const MEDIA_MESSAGE_BYTES: usize = 64 * 1024;
+/// Small, because there are two for every call.
+const MEDIA_BUFFER_BYTES: usize = 8 * 1024;
+
+/// Twilio's routes.
+pub fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route(VOICE, any(voice))
+        .route(VOICE_FALLBACK, any(voice_fallback))
+        .route(MEDIA_OVER, any(media_over))
+        .route(STATUS, any(status))
+        .route("/hooks/twilio/media/{call}", get(media))
+}
+
+/// A webhook that was signed by an account of ours, and whose it is.
+struct Believed<'a> {
+    signed: Signed<'a>,
+    target: RingTarget,
+}
+
+/// Finds whose webhook this is: the connection whose token signed it.
+async fn believe<'a>(app: &App, arrived: &'a Arrived) -> Result<Believed<'a>, Refused> {
+    let request = Request {
+        method: if arrived.method == Method::GET { webhook::Method::Get } else { webhook::Method::Post },
+        path_and_query: arrived.path_and_query(),
+        signature: arrived.header(webhook::SIGNATURE_HEADER),
+        idempotency_token: arrived.header(webhook::IDEMPOTENCY_HEADER),
+        content_type: arrived.header(header::CONTENT_TYPE.as_str()),
+        body: &arrived.body,
+    };
+    let claims = Unverified::read(request)?;
+    let called: E164 = claims.called().and_then(|to| to.parse().ok()).ok_or(Refused::NoNumber)?;
+    let targets = app.store.numbers_for_ring("twilio", claims.account(), &called).await?;
+    let mut refusal = Refused::NoNumber;
+    for target in targets {
+        let tokens: Vec<_> = target.secret.iter().cloned().collect();
+        match Unverified::read(request)?.verify(&app.public_url, &tokens) {
+            Ok(signed) => return Ok(Believed { signed, target }),
+            Err(error) => refusal = error.into(),
+        }
+    }
+    Err(refusal)
+}
+
+/// What becomes of the caller, in Twilio's words; `ask_again` is the page that is asked after a hold.
+fn answer(app: &App, welcome: Welcome, ask_again: &str) -> Response {
+    let answer = match welcome {
+        Welcome::Talk(handle) => connect(app, &handle),
+        Welcome::Hold => {
+            let page = app.public_url.page(ask_again);
+            Answer::Run(vec![Verb::Pause { length_s: HOLD_S }, Verb::Redirect(page)])
+        }
+        Welcome::Forward(to) => {
+            let dial = Dial::new(vec![to]).map_or(Verb::HangUp, Verb::Dial);
+            Answer::Run(vec![dial])
+        }
+        Welcome::Busy => Answer::Reject(Rejection::Busy),
+        Welcome::Declined => Answer::Reject(Rejection::Rejected),
+        Welcome::Sorry => {
+            let sorry = "We are sorry, we cannot take your call right now. Please try again later.";
+            let verbs = Sentence::new(sorry).map(Verb::Say).into_iter().chain([Verb::HangUp]);
+            Answer::Run(verbs.collect())
+        }
+        Welcome::Over => Answer::Run(vec![Verb::HangUp]),
+    };
+    say(&answer)
+}
+
+fn say(answer: &Answer) -> Response {
+    ([(header::CONTENT_TYPE, Answer::CONTENT_TYPE)], answer.render()).into_response()
+}
+
+/// Opens a media socket for a call, with a ticket that is good once.
+fn connect(app: &App, handle: &Arc<Handle>) -> Answer {
+    let ticket = app.ticket();
+    app.around.registry.issue(&ticket, handle, Instant::now());
+    let socket = app.public_url.websocket(&format!("/hooks/twilio/media/{}", handle.id));
+    let stream = MediaStream::new(socket).and_then(|s| s.parameter(TICKET, ticket.expose()));
+    match stream {
+        Ok(stream) => Answer::Run(vec![Verb::Connect(stream.after(app.public_url.page(MEDIA_OVER)))]),
+        Err(error) => {
+            tracing::error!(%error, "The public URL makes no media socket");
+            Answer::Run(vec![Verb::HangUp])
+        }
+    }
+}
+
+/// Somebody rings.
+async fn voice(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response, Refused> {
+    let believed = believe(&app, &arrived).await?;
+    let welcome = arrive::ring(&app, &believed.target, &believed.signed.ring()?).await?;
+    Ok(answer(&app, welcome, VOICE))
+}
+
+/// An answer of ours could not be fetched or carried out: the caller is not left with the carrier's error message.
+async fn voice_fallback(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response, Refused> {
+    let believed = believe(&app, &arrived).await?;
+    let trouble = believed.signed.trouble()?;
+    tracing::error!(
+        carrier.code = trouble.code,
+        carrier.url = trouble.url,
+        "The carrier could not carry out an answer of ours"
+    );
+    let welcome = match trouble.unanswered {
+        // The process that was asked is gone; this one answers in its place.
+        true => arrive::ring(&app, &believed.target, &trouble.ring).await.unwrap_or_else(|error| {
+            tracing::error!(error = chain(&error), "A caller gets an apology: the store failed");
+            arrive::sorry(&believed.target)
+        }),
+        // The same answer would fail again.
+        false => arrive::sorry(&believed.target),
+    };
+    Ok(answer(&app, welcome, VOICE))
+}
+
+/// A media socket is over, and the carrier asks what comes next.
+async fn media_over(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response, Refused> {
+    let believed = believe(&app, &arrived).await?;
+    let over = believed.signed.media_over()?;
+    let handle = app.around.registry.find(&over.carrier_call);
+    if over.status.is_over() {
+        if let Some(handle) = handle {
+            handle.tell(Letter::Fact(Input::HungUp { by_caller: handle.onward() == Onward::MediaAgain }));
+        }
+        return Ok(say(&Answer::empty()));
+    }
+    let welcome = arrive::again(&app, &believed.target, &over.carrier_call).await?;
+    if let Some(handle) = handle.filter(|_| !matches!(welcome, Welcome::Talk(_))) {
+        handle.tell(Letter::Fact(Input::HungUp { by_caller: false }));
+    }
+    Ok(answer(&app, welcome, MEDIA_OVER))
+}
+
+/// How a call has moved on.
+async fn status(State(app): State<Arc<App>>, arrived: Arrived) -> Result<StatusCode, Refused> {
+    let report = believe(&app, &arrived).await?.signed.status()?;
+    if report.status.is_over()
+        && let Some(handle) = app.around.registry.find(&report.carrier_call)
+    {
+        handle.tell(Letter::Fact(Input::HungUp { by_caller: handle.onward() == Onward::MediaAgain }));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The media socket of a call: signed on the upgrade, and opened by the ticket in its introduction.
+async fn media(
+    State(app): State<Arc<App>>,
+    Path(call): Path<String>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let refuse = |why: &str| {
+        metrics::counter!("offhook_media_sockets_refused_total").increment(1);
+        tracing::warn!(why, "Media socket refused");
+        (StatusCode::FORBIDDEN, why.to_owned()).into_response()
+    };
+    let handle = call.parse::<ConversationId>().ok().and_then(|id| app.around.registry.by_id(&id));
+    let Some(handle) = handle else {
+        return refuse("there is no such call");
+    };
+    let signature = headers.get(webhook::SIGNATURE_HEADER).and_then(|value| value.to_str().ok());
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
+    if let Err(error) = webhook::verify_upgrade(&app.public_url, path, signature, &handle.tokens) {
+        return refuse(&error.to_string());
+    }
+    upgrade
+        .read_buffer_size(MEDIA_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(MEDIA_MESSAGE_BYTES)
+        .max_frame_size(MEDIA_MESSAGE_BYTES)
+        .on_upgrade(move |socket| introduce(app, handle, socket))
+}
+
+/// Waits for the introduction of a media socket, and gives it to its call if the ticket is good.
+async fn introduce(app: Arc<App>, handle: Arc<Handle>, mut socket: WebSocket) {
+    let mut reader = MediaReader::new();
+    let introduction = async {
+        let mut audio = Vec::new();
+        for _ in 0..INTRODUCTION_MESSAGES {
+            let Some(Ok(Message::Text(text))) = socket.recv().await else { return None };
+            match reader.decode(&text, &mut audio) {
+                Ok(MediaEvent::Started(started)) => return Some(started),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "Media message skipped before the introduction"),
+            }
+        }
+        None
+    };
+    let Ok(Some(started)) = tokio::time::timeout(INTRODUCTION, introduction).await else {
+        tracing::warn!(call.id = %handle.id, "Media socket closed: it did not introduce itself");
+        return;
+    };
+    let good = started.parameters.get(TICKET).is_some_and(|ticket: &Secret<String>| {
+        let redeemed = app.around.registry.redeem(ticket, &started.carrier_call, Instant::now());
+        redeemed.is_some_and(|of| of.id == handle.id)
+    });
+    if !good {
+        metrics::counter!("offhook_media_sockets_refused_total").increment(1);
+        tracing::warn!(call.id = %handle.id, "Media socket closed: its ticket is missing, used, late, or another call's");
+        return;
+    }
+    handle.tell(Letter::Line(Box::new(Line::new(socket, reader, &started.stream))));
+}
