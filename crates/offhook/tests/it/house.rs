@@ -58,12 +58,15 @@ impl Place {
         Place { folder: tempfile::tempdir().unwrap(), database: String::new() }
     }
 
-    /// A new database on the server that `scripts/with-postgres` names; `None`, with a loud word, where there is none.
+    /// A new database on the server that `scripts/with-postgres` names; `None` where PostgreSQL was switched off by hand.
     #[allow(clippy::disallowed_methods, reason = "where the databases are is not a setting of the product")]
     pub async fn postgres() -> Option<Place> {
         static DATABASES: AtomicU32 = AtomicU32::new(0);
         let Ok(server) = std::env::var("OFFHOOK_TEST_POSTGRES") else {
-            println!("\n*** SKIPPED: no PostgreSQL; run `scripts/with-postgres cargo test -p offhook` ***\n");
+            assert!(
+                std::env::var("OFFHOOK_TEST_SQLITE_ONLY").is_ok_and(|only| only == "1"),
+                "no PostgreSQL to test on: run `scripts/with-postgres cargo test -p offhook`, or set OFFHOOK_TEST_SQLITE_ONLY=1"
+            );
             return None;
         };
         let name = format!("ring3_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));

@@ -846,10 +846,8 @@ async fn another_process_can_place_a_call_and_make_trouble() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_python_package_works_unmodified() {
     let probe = std::process::Command::new("python3").args(["-c", "import twilio"]).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: python3 with the twilio package is not installed: pip install twilio");
-        return;
-    }
+    let found = probe.is_ok_and(|output| output.status.success());
+    assert!(found, "python3 with the twilio package is missing: pip install twilio, or `make test`");
     let (sim, _customer) = open().await;
     sim.callee(HUMAN, Callee::Answers { after_ms: 10 });
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/twilio_sdk.py");
