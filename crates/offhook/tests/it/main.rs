@@ -8,6 +8,7 @@ mod line;
 
 mod calls;
 mod faults;
+mod official;
 mod prompts;
 mod strangers;
 mod survival;
