@@ -31,6 +31,7 @@ pub struct Server {
     pub node: String,
     pub lease_s: u32,
     pub drain_s: u64,
+    pub rehearse: bool,
     pub workers: usize,
 }
 

@@ -22,6 +22,8 @@ pub struct App {
     pub node: Node,
     /// Fixed sentences as audio.
     pub phrases: Arc<Phrasebook>,
+    /// Whether agents' fixed sentences are spoken before anybody rings.
+    pub rehearses: bool,
     /// The apology that needs no provider: µ-law, 8 kHz.
     pub canned_apology: Bytes,
     /// The clock and chance.

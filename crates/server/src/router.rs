@@ -4,6 +4,7 @@
 use crate::api::document::{self, Document};
 use crate::api::{agents, calls, connections, conversations, keys, live, phone_numbers, workspace};
 use crate::app::App;
+use crate::call::rehearse;
 use crate::problem::{Kind, Problem};
 use crate::{hooks, node, telemetry};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -128,6 +129,7 @@ pub async fn serve(
         served = server => served,
         () = stop => Ok(()),
         never = node::run(&app) => match never {},
+        never = rehearse::run(&app), if app.rehearses => match never {},
     }
 }
 

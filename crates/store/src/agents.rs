@@ -1,15 +1,19 @@
 //! Agents and their versions: every save that changes what an agent is adds a version, and none is ever changed.
 //! It does not know what stands in an agent's settings.
 
-use crate::convert::to_json;
+use crate::convert::{parse, to_json};
 use crate::error::{OnTaken, StoreError};
 use crate::page::{self, Listed, Page};
-use crate::rows::{agent, agent_version, phone_number};
+use crate::rows::{agent, agent_version, phone_number, workspace};
 use crate::scope::Scope;
 use crate::{Store, tenant};
 use offhook_core::entity::{Agent, AgentVersion};
 use offhook_core::{AgentId, AgentVersionId};
-use sea_orm::{ActiveModelTrait, ColumnTrait, DatabaseTransaction, IntoActiveModel, QueryFilter};
+use sea_orm::sea_query::Query;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, JoinType, QueryFilter,
+    QueryOrder, QuerySelect,
+};
 use serde_json::{Value, json};
 
 /// What can be set on an agent.
@@ -62,6 +66,33 @@ impl Store {
         let versions = tenant::find::<agent_version::Entity>(scope)
             .filter(agent_version::Column::Agent.eq(agent.as_str()));
         page::list(self.read(), versions, page).await
+    }
+
+    /// Running agents that answer a number, of any workspace, the newest first. The system's own.
+    pub async fn answering_agents(&self, limit: u32) -> Result<Vec<(Scope, Agent)>, StoreError> {
+        let mut answering = Query::select();
+        answering.column(phone_number::Column::InboundAgent).from(phone_number::Entity);
+        answering.and_where(phone_number::Column::InboundAgent.is_not_null());
+        let belongs = agent::Entity::belongs_to(workspace::Entity)
+            .from(agent::Column::Workspace)
+            .to(workspace::Column::Id);
+        let rows = agent::Entity::find()
+            .join(JoinType::InnerJoin, belongs.into())
+            .select_also(workspace::Entity)
+            .filter(agent::Column::Running.eq(true))
+            .filter(agent::Column::Id.in_subquery(answering))
+            .order_by_desc(agent::Column::Id)
+            .limit(u64::from(limit))
+            .all(self.read())
+            .await?;
+        let with_scope = |(agent, workspace): (agent::Model, Option<workspace::Model>)| {
+            let workspace =
+                workspace.ok_or_else(|| StoreError::corrupt("agent.workspace", "it leads nowhere"))?;
+            let organization = parse("workspace.organization", &workspace.organization)?;
+            let agent = Agent::try_from(agent)?;
+            Ok((Scope::of_job(organization, agent.workspace.clone(), "rehearse"), agent))
+        };
+        rows.into_iter().map(with_scope).collect()
     }
 
     /// Saves an agent as a new version, based on the version that was read. The next call gets it.

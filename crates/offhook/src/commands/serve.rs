@@ -76,6 +76,7 @@ pub async fn run(args: Args) -> Result<()> {
         public_url: public_url.parse().with_context(|| format!("server.public_url `{public_url}`"))?,
         node: Node { name: node_name(&config), lease_ms: config.server.lease_s * 1_000 },
         phrases: Arc::new(Phrasebook::default()),
+        rehearses: config.server.rehearse,
         canned_apology: offhook_providers::offline::canned_apology(),
         environment,
         store,

@@ -1,9 +1,9 @@
 //! Providers that fail, and callers who never hear dead air for it.
 
-use crate::house::{GREETING, House, Place};
+use crate::house::{GREETING, House, LIMIT, Place};
 use crate::line::words;
 use offhook_sim::carrier::What;
-use offhook_sim::provider::{Fault, FaultRate, ProviderSim, Rule, Service};
+use offhook_sim::provider::{Fault, FaultRate, ProviderSim, Record, Rule, Service};
 use serde_json::json;
 
 on_both!(
@@ -12,6 +12,7 @@ on_both!(
     a_stalling_voice_is_replaced_without_dead_air,
     a_call_without_any_voice_ends_with_an_apology,
     a_recogniser_that_breaks_off_is_replaced,
+    a_voice_that_is_down_does_not_delay_the_greeting,
 );
 
 /// The longest silence on a line with a fault.
@@ -113,5 +114,25 @@ async fn a_recogniser_that_breaks_off_is_replaced(place: Place) {
     caller.hang_up().await;
     assert!(caller.heard().ends_with(&words(ANSWER)), "{:?}", caller.heard());
     caller.no_silence_beyond(DEAD_AIR_MS);
+    house.close().await;
+}
+
+/// It was spoken when the server started; what is not known beforehand, another voice speaks.
+async fn a_voice_that_is_down_does_not_delay_the_greeting(place: Place) {
+    let house = open(Place { rehearses: true, ..place }).await;
+    let spoken = |record: &Record| {
+        let text: String = record.spoken.iter().map(|piece| piece.text.as_str()).collect();
+        text.matches(GREETING).count()
+    };
+    let rehearsed = |records: &[Record]| records.iter().any(|r| spoken(r) == 1 && r.closed.is_some());
+    assert!(house.first.wait_for(LIMIT, rehearsed).await.is_some(), "the greeting was not spoken ahead");
+    always(&house.first, Service::Cartesia, Fault::Refuse { status: 503, retry_after_ms: None });
+    let caller = house.ring();
+    caller.greeted().await;
+    let greeted_by = |sim: &ProviderSim| sim.records().iter().map(spoken).sum::<usize>();
+    assert_eq!((greeted_by(&house.first), greeted_by(&house.second)), (1, 0), "spoken once, before the call");
+    caller.ask(QUESTION).await;
+    caller.hang_up().await;
+    assert_eq!(caller.heard(), words(&format!("{GREETING} {ANSWER}")));
     house.close().await;
 }

@@ -51,11 +51,13 @@ pub struct Place {
     pub folder: TempDir,
     /// Empty: SQLite in the folder.
     pub database: String,
+    /// Whether agents' fixed sentences are spoken before anybody rings. Most tests want voices that have not spoken yet.
+    pub rehearses: bool,
 }
 
 impl Place {
     pub fn sqlite() -> Place {
-        Place { folder: tempfile::tempdir().unwrap(), database: String::new() }
+        Place { folder: tempfile::tempdir().unwrap(), database: String::new(), rehearses: false }
     }
 
     /// A new database on the server that `scripts/with-postgres` names; `None` where PostgreSQL was switched off by hand.
@@ -74,7 +76,8 @@ impl Place {
         admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         admin.close().await.unwrap();
         let (host, _) = server.rsplit_once('/').unwrap();
-        Some(Place { folder: tempfile::tempdir().unwrap(), database: format!("{host}/{name}") })
+        let database = format!("{host}/{name}");
+        Some(Place { folder: tempfile::tempdir().unwrap(), database, rehearses: false })
     }
 
     pub fn is_sqlite(&self) -> bool {
@@ -97,6 +100,7 @@ impl Place {
             .env("OFFHOOK_DEMO_ENABLED", "false")
             .env("OFFHOOK_LOG_LEVEL", "info")
             .env("OFFHOOK_SERVER_DRAIN_S", "5")
+            .env("OFFHOOK_SERVER_REHEARSE", self.rehearses.to_string())
             .env("OFFHOOK_SERVER_DATABASE", &self.database)
             .kill_on_drop(true);
         command

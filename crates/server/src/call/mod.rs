@@ -9,4 +9,5 @@ mod playout;
 mod pump;
 pub mod recorder;
 pub mod registry;
+pub mod rehearse;
 pub mod resume;

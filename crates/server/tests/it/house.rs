@@ -145,6 +145,7 @@ impl House {
             public_url: "https://offhook.example".parse().unwrap(),
             node: Node { name: workspace.id.to_string(), lease_ms: 30_000 },
             phrases: Arc::new(Phrasebook::default()),
+            rehearses: false,
             canned_apology: Bytes::new(),
             environment,
             store,

@@ -1,11 +1,13 @@
-use crate::database::{Database, receptionist};
+use crate::database::{Database, Tenant, receptionist};
 use offhook_store::{AgentSpec, Page, StoreError};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 on_both![
     a_save_adds_a_version_and_keeps_the_earlier,
     of_two_who_save_at_once_one_is_refused,
     an_agent_that_answers_a_number_stays,
+    running_agents_that_answer_a_number_are_found,
 ];
 
 async fn a_save_adds_a_version_and_keeps_the_earlier(db: Database) {
@@ -61,4 +63,19 @@ async fn an_agent_that_answers_a_number_stays(db: Database) {
     db.store.delete_agent(&tenant.scope, &tenant.agent.id).await.unwrap();
     let gone = db.store.agent_version(&tenant.scope, &tenant.agent.current).await.unwrap_err();
     assert!(matches!(gone, StoreError::NotFound { .. }), "{gone:?}");
+}
+
+async fn running_agents_that_answer_a_number_are_found(db: Database) {
+    let (first, second) = (db.tenant("acme").await, db.tenant("bolt").await);
+    db.store.create_agent(&first.scope, &receptionist("without a number")).await.unwrap();
+    let stopped = AgentSpec { running: false, ..receptionist(&second.agent.name) };
+    let found = || async {
+        let found = db.store.answering_agents(10).await.unwrap();
+        found.into_iter().map(|(scope, agent)| (scope.workspace().clone(), agent.id)).collect::<BTreeSet<_>>()
+    };
+    let of = |tenant: &Tenant| (tenant.scope.workspace().clone(), tenant.agent.id.clone());
+    assert_eq!(found().await, BTreeSet::from([of(&first), of(&second)]));
+    assert_eq!(db.store.answering_agents(1).await.unwrap().len(), 1);
+    db.store.save_agent(&second.scope, &second.agent.id, 1, &stopped).await.unwrap();
+    assert_eq!(found().await, BTreeSet::from([of(&first)]));
 }

@@ -1,0 +1,107 @@
+//! Agents' fixed sentences, spoken before anybody rings: even the first caller is greeted at once, and the apology does not
+//! wait for a voice that is down. It knows no calls; what it learns stands in the phrasebook.
+
+use super::plan;
+use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
+use crate::app::App;
+use crate::problem::chain;
+use crate::speech::Speech;
+use offhook_core::AgentVersionId;
+use offhook_core::call::{CallPlan, Command, Greeting, Input, ReplyId};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How often it is looked for agents that are new or were changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long an agent whose sentences could not be spoken is left alone.
+const AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// How long one sentence may take.
+const SENTENCE: Duration = Duration::from_secs(10);
+/// Agents whose sentences are kept ready; those of more are learnt in their first calls. As many fill the phrasebook.
+const AGENTS: u32 = 64;
+
+/// Keeps the sentences of all agents that answer a number ready, for as long as it is polled.
+pub async fn run(app: &App) -> Infallible {
+    let mut rehearsed = BTreeMap::new();
+    loop {
+        if let Err(error) = look(app, &mut rehearsed).await {
+            tracing::debug!(error = chain(&error), "Agents' sentences were not spoken ahead");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Speaks what has not been spoken. An agent is due again when its version changes, or when it failed long enough ago.
+async fn look(
+    app: &App,
+    rehearsed: &mut BTreeMap<AgentVersionId, Option<Instant>>,
+) -> Result<(), offhook_store::StoreError> {
+    let answering = app.store.answering_agents(AGENTS).await?;
+    rehearsed.retain(|version, _| answering.iter().any(|(_, agent)| agent.current == *version));
+    for (scope, agent) in answering {
+        let due = match rehearsed.get(&agent.current) {
+            None => true,
+            Some(again) => again.is_some_and(|at| at <= Instant::now()),
+        };
+        if !due {
+            continue;
+        }
+        let spoken = match plan::ready(app, &scope, &agent.id).await {
+            Ok(ready) => rehearse(ready.speech, &ready.plan).await,
+            Err(error) => Err(chain(&error)),
+        };
+        let again = match spoken {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(agent.id = %agent.id, error, "An agent's sentences were not spoken ahead; its calls will");
+                Some(Instant::now() + AGAIN_AFTER)
+            }
+        };
+        rehearsed.insert(agent.current, again);
+    }
+    Ok(())
+}
+
+/// Lets a pump without a line speak an agent's sentences with its first voice.
+async fn rehearse(speech: Arc<Speech>, plan: &CallPlan) -> Result<(), String> {
+    const VOICE: u8 = 0;
+    let (facts_in, mut facts) = mpsc::channel(FACTS_QUEUE);
+    let (orders, orders_out) = mpsc::channel(ORDERS_QUEUE);
+    tokio::spawn(Pump::new(speech, facts_in).run(orders_out));
+    for (text, number) in sentences(plan).zip(1..) {
+        let reply = ReplyId(number);
+        let speak = Command::Speak { reply, voice: VOICE, text: text.to_owned(), fixed: true };
+        for command in [speak, Command::FinishReply { reply }] {
+            orders.send(Order::Do(command)).await.map_err(|_| "the pump ended")?;
+        }
+        let spoken = async {
+            while let Some(fact) = facts.recv().await {
+                match fact {
+                    Input::Synthesized { reply: of, done: true, .. } if of == reply => return Ok(()),
+                    Input::TtsFailed { .. } => return Err("its first voice failed"),
+                    _ => {}
+                }
+            }
+            Err("the pump ended")
+        };
+        tokio::time::timeout(SENTENCE, spoken).await.map_err(|_| "its first voice is too slow")??;
+        let _ = orders.send(Order::Do(Command::CancelReply { reply })).await;
+    }
+    Ok(())
+}
+
+/// What an agent says in the same words in every call, the most urgent first.
+fn sentences(plan: &CallPlan) -> impl Iterator<Item = &str> {
+    let greeting = match &plan.greeting {
+        Greeting::Fixed(text) => Some(text),
+        Greeting::Written | Greeting::Silent => None,
+    };
+    let phrases = &plan.phrases;
+    let fixed = [&phrases.apology, &phrases.not_understood, &phrases.nudge, &phrases.goodbye];
+    let all = greeting.into_iter().chain(fixed).chain(&phrases.fillers);
+    all.map(|text| text.as_str()).filter(|text| !text.trim().is_empty())
+}
