@@ -17,8 +17,10 @@ use tokio::time::Instant;
 
 /// How often it is looked for agents that are new or were changed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long an agent whose sentences could not be spoken is left alone.
-const AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// How long an agent whose sentences could not be spoken is left alone: at first, for providers that start when we do, and at
+/// last. It doubles each time.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(300);
 /// How long one sentence may take.
 const SENTENCE: Duration = Duration::from_secs(10);
 /// Agents whose sentences are kept ready; those of more are learnt in their first calls. As many fill the phrasebook.
@@ -26,42 +28,50 @@ const AGENTS: u32 = 64;
 
 /// Keeps the sentences of all agents that answer a number ready, for as long as it is polled.
 pub async fn run(app: &App) -> Infallible {
-    let mut rehearsed = BTreeMap::new();
+    let mut rehearsals = BTreeMap::new();
     loop {
-        if let Err(error) = look(app, &mut rehearsed).await {
+        if let Err(error) = look(app, &mut rehearsals).await {
             tracing::debug!(error = chain(&error), "Agents' sentences were not spoken ahead");
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        let due = rehearsals.values().filter_map(|rehearsal| rehearsal.due).min();
+        let look_again = Instant::now() + LOOK_EVERY;
+        tokio::time::sleep_until(due.map_or(look_again, |due| due.min(look_again))).await;
     }
 }
 
-/// Speaks what has not been spoken. An agent is due again when its version changes, or when it failed long enough ago.
+/// How far an agent's version is.
+#[derive(Default)]
+struct Rehearsal {
+    /// When it is tried again; `None`: its sentences are known.
+    due: Option<Instant>,
+    failures: u32,
+}
+
+/// Speaks what has not been spoken.
 async fn look(
     app: &App,
-    rehearsed: &mut BTreeMap<AgentVersionId, Option<Instant>>,
+    rehearsals: &mut BTreeMap<AgentVersionId, Rehearsal>,
 ) -> Result<(), offhook_store::StoreError> {
     let answering = app.store.answering_agents(AGENTS).await?;
-    rehearsed.retain(|version, _| answering.iter().any(|(_, agent)| agent.current == *version));
+    rehearsals.retain(|version, _| answering.iter().any(|(_, agent)| agent.current == *version));
     for (scope, agent) in answering {
-        let due = match rehearsed.get(&agent.current) {
-            None => true,
-            Some(again) => again.is_some_and(|at| at <= Instant::now()),
-        };
-        if !due {
+        let known = rehearsals.get(&agent.current);
+        if known.is_some_and(|rehearsal| rehearsal.due.is_none_or(|due| due > Instant::now())) {
             continue;
         }
         let spoken = match plan::ready(app, &scope, &agent.id).await {
             Ok(ready) => rehearse(ready.speech, &ready.plan).await,
             Err(error) => Err(chain(&error)),
         };
-        let again = match spoken {
-            Ok(()) => None,
-            Err(error) => {
-                tracing::warn!(agent.id = %agent.id, error, "An agent's sentences were not spoken ahead; its calls will");
-                Some(Instant::now() + AGAIN_AFTER)
-            }
-        };
-        rehearsed.insert(agent.current, again);
+        let rehearsal = rehearsals.entry(agent.current).or_default();
+        rehearsal.due = None;
+        if let Err(error) = spoken {
+            let pause = AGAIN_AFTER.saturating_mul(1 << rehearsal.failures.min(16)).min(AGAIN_AFTER_MAX);
+            rehearsal.due = Some(Instant::now() + pause);
+            rehearsal.failures += 1;
+            let again_s = pause.as_secs();
+            tracing::warn!(agent.id = %agent.id, error, again_s, "An agent's sentences were not spoken ahead; its calls will");
+        }
     }
     Ok(())
 }
