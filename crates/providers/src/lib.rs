@@ -179,7 +179,7 @@ pub enum SttEvent {
     UtteranceEnd,
     /// The speaker may be done (head start); the words so far.
     EagerEnd {
-        /// The words of the utterance so far.
+        /// The words since the last final.
         text: String,
     },
     /// They were not done after all.

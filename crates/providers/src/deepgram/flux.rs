@@ -93,7 +93,7 @@ impl TurnListener {
                     out.report(SttEvent::Interim { text, start_ms: self.start_ms, end_ms: self.end_ms });
                 }
             }
-            "EagerEndOfTurn" => out.report(SttEvent::EagerEnd { text: self.turn.clone() }),
+            "EagerEndOfTurn" => out.report(SttEvent::EagerEnd { text: self.rest() }),
             "TurnResumed" => out.report(SttEvent::Resumed),
             "EndOfTurn" => {
                 self.make_final(true, out);

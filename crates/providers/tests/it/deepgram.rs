@@ -196,8 +196,10 @@ async fn flux_tells_turns_and_early_guesses() {
     ear.commands.send(SttCommand::Finalize).await.unwrap();
     assert_eq!(next(&mut ear.events).await, last("do you open on", false));
     provider.say(turn("Update", "Do you open on Sunday")).await;
+    provider.say(turn("EagerEndOfTurn", "Do you open on Sunday")).await;
     provider.say(turn("EndOfTurn", "Do you open on Sunday?")).await;
     assert_eq!(next(&mut ear.events).await, interim("Sunday"));
+    assert_eq!(next(&mut ear.events).await, SttEvent::EagerEnd { text: "Sunday".into() });
     assert_eq!(next(&mut ear.events).await, last("Sunday?", true));
     provider.say(turn("StartOfTurn", "or Monday")).await;
     assert_eq!(next(&mut ear.events).await, interim("or Monday"));
