@@ -46,6 +46,8 @@ pub(crate) struct Context {
     /// The provider has been told of that part.
     pub(crate) is_open: bool,
     audio_bytes: u64,
+    /// Where, in bytes of the text and of the audio, the last piece ended that was delivered whole.
+    delivered: (usize, u64),
     /// Bytes of the text that are known to be spoken.
     spoken: usize,
     /// Where, ms, the last anchor lies.
@@ -121,6 +123,7 @@ impl Contexts {
                 part_start_ms: 0,
                 is_open: false,
                 audio_bytes: 0,
+                delivered: (0, 0),
                 spoken: 0,
                 anchored_ms: 0,
             });
@@ -191,17 +194,31 @@ impl Contexts {
         }
     }
 
-    /// All of a reply's audio has come.
-    pub(crate) fn done(&mut self, id: u32, out: &mut Outbox<TtsEvent>) {
+    /// The audio of a reply's text has come as far as byte `end_bytes`. Says whether the reply lives on: words of which
+    /// there is no audio were not spoken, whatever the provider says.
+    pub(crate) fn delivered(&mut self, id: u32, end_bytes: usize, out: &mut Outbox<TtsEvent>) -> bool {
         let ms = self.audio_ms(id);
-        let Some(context) = self.live_mut(id) else { return };
-        let all = context.text.len();
-        let anchor = context.reach(all, ms);
-        if let Some(anchor) = anchor {
+        let Some(context) = self.live_mut(id) else { return false };
+        let (from_bytes, from_audio_bytes) =
+            std::mem::replace(&mut context.delivered, (end_bytes, context.audio_bytes));
+        let piece = context.text.get(from_bytes..end_bytes).unwrap_or_default();
+        if has_words(piece) && context.audio_bytes == from_audio_bytes {
+            self.fail(id, ProviderError::malformed(self.provider, "words without audio"), out);
+            return false;
+        }
+        if let Some(anchor) = context.reach(end_bytes, ms) {
             out.report(TtsEvent::Aligned { context: id, anchors: vec![anchor] });
         }
-        self.cancel(id);
-        out.report(TtsEvent::Done { context: id });
+        true
+    }
+
+    /// All of a reply's audio has come.
+    pub(crate) fn done(&mut self, id: u32, out: &mut Outbox<TtsEvent>) {
+        let all = self.live(id).map_or(0, |context| context.text.len());
+        if self.delivered(id, all, out) {
+            self.cancel(id);
+            out.report(TtsEvent::Done { context: id });
+        }
     }
 
     /// A reply cannot be spoken.
@@ -291,6 +308,11 @@ impl Context {
     }
 }
 
+/// Whether a text has anything in it that can be heard.
+pub(crate) fn has_words(text: &str) -> bool {
+    text.contains(char::is_alphanumeric)
+}
+
 /// The reply and the part that a name means.
 pub(crate) fn parse_name(name: &str) -> Option<(u32, u32)> {
     let (id, part) = name.split_once('-')?;
@@ -312,6 +334,28 @@ mod tests {
         let mut contexts = Contexts::new("test", AudioFormat::Mulaw);
         contexts.speak(1, text, &mut Outbox::new());
         contexts.live.pop().unwrap_or_else(|| panic!("{text:?} makes no context"))
+    }
+
+    #[test]
+    fn words_without_audio_are_not_spoken() {
+        let ends = |text: &str, audio: &'static [u8], first_clause_bytes: Option<usize>| {
+            let (mut contexts, mut out) = (Contexts::new("test", AudioFormat::Mulaw), Outbox::new());
+            contexts.speak(1, text, &mut out);
+            contexts.audio(1, Bytes::from_static(audio), &mut out);
+            if let Some(end_bytes) = first_clause_bytes {
+                contexts.delivered(1, end_bytes, &mut out);
+            }
+            contexts.done(1, &mut out);
+            out.take_events().filter(|event| !matches!(event, TtsEvent::Aligned { .. })).last()
+        };
+        let failed = |event: Option<TtsEvent>| matches!(event, Some(TtsEvent::Failed { context: Some(1), error }) if error.cause == Cause::Malformed);
+        assert!(failed(ends("Hello.", b"", None)));
+        assert!(failed(ends("八点。", b"", None)));
+        assert!(failed(ends("7", b"", None)));
+        assert!(failed(ends("Hello. Bye.", b"audio", Some(7))), "the second clause is not spoken");
+        assert_eq!(ends("Hello.", b"audio", None), Some(TtsEvent::Done { context: 1 }));
+        assert_eq!(ends("Hello. …", b"audio", Some(7)), Some(TtsEvent::Done { context: 1 }));
+        assert_eq!(ends(" … ", b"", None), Some(TtsEvent::Done { context: 1 }), "nothing to be heard");
     }
 
     #[test]

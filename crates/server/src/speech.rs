@@ -71,14 +71,15 @@ impl Phrasebook {
         pages.by_key.get(&(voice_key.to_owned(), text.to_owned())).cloned()
     }
 
-    /// Keeps a sentence; the oldest make room.
+    /// Keeps a sentence that can be heard; the oldest make room.
     pub fn keep(&self, voice_key: &str, text: &str, spoken: Spoken) {
         let key = (voice_key.to_owned(), text.to_owned());
         let mut pages = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if spoken.mulaw.len() > PHRASEBOOK_BYTES / 16 || pages.by_key.contains_key(&key) {
+        let bytes = spoken.mulaw.len();
+        if bytes == 0 || bytes > PHRASEBOOK_BYTES / 16 || pages.by_key.contains_key(&key) {
             return;
         }
-        pages.bytes += spoken.mulaw.len();
+        pages.bytes += bytes;
         pages.by_key.insert(key.clone(), Arc::new(spoken));
         pages.oldest_first.push_back(key);
         while pages.bytes > PHRASEBOOK_BYTES {
@@ -103,5 +104,7 @@ mod tests {
         }
         assert!(book.find("v", "3").is_none() && book.find("v", "4").is_some());
         assert!(book.find("other voice", "19").is_none());
+        book.keep("v", "silence", Spoken { mulaw: Bytes::new(), anchors: vec![] });
+        assert!(book.find("v", "silence").is_none(), "it would be silent for every later caller");
     }
 }

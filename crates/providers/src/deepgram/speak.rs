@@ -131,10 +131,7 @@ impl Speaker {
 
     fn flushed(&mut self, out: &mut Outbox<TtsEvent>) {
         let Some(Piece { context, end_bytes }) = self.pieces.pop_front() else { return };
-        let ms = self.contexts.audio_ms(context);
-        if let Some(anchor) = self.contexts.live_mut(context).and_then(|reply| reply.reach(end_bytes, ms)) {
-            out.report(TtsEvent::Aligned { context, anchors: vec![anchor] });
-        }
+        self.contexts.delivered(context, end_bytes, out);
         if self.unflushed.is_some() {
             self.flush_clause(out);
         }

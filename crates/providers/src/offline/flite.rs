@@ -1,6 +1,7 @@
 //! The offline voice: clauses in, speech out, with numbers and times put into words first. It does not know a call.
 
 use super::{NAME, Said, say};
+use crate::contexts::has_words;
 use crate::{
     AudioFormat, Cause, ProviderError, SESSION_QUEUE, Tts, TtsCommand, TtsEvent, TtsOptions, TtsSession,
 };
@@ -95,11 +96,26 @@ impl Session {
             return self.waiting.push_back(command);
         };
         self.waiting.retain(|waiting| context_of(waiting) != context);
+        self.drop_reply(context);
+    }
+
+    fn drop_reply(&mut self, context: u32) {
         self.spoken.remove(&context);
         self.dropped.push_back(context);
         if self.dropped.len() > DROPPED {
             self.dropped.pop_front();
         }
+    }
+
+    async fn fail(
+        &mut self,
+        context: u32,
+        cause: Cause,
+        detail: &str,
+    ) -> Result<(), mpsc::error::SendError<TtsEvent>> {
+        self.drop_reply(context);
+        let error = ProviderError::new(NAME, cause, detail);
+        self.report.send(TtsEvent::Failed { context: Some(context), error }).await
     }
 
     async fn obey(&mut self, command: TtsCommand) -> Result<(), mpsc::error::SendError<TtsEvent>> {
@@ -118,20 +134,18 @@ impl Session {
     }
 
     async fn speak(&mut self, context: u32, text: String) -> Result<(), mpsc::error::SendError<TtsEvent>> {
-        let bytes = text.len();
+        let (bytes, is_speech) = (text.len(), has_words(&text));
         let Ok(said) = tokio::task::spawn_blocking(move || say(&text)).await else {
-            let error = ProviderError {
-                provider: NAME,
-                cause: Cause::Malformed,
-                detail: "the voice broke off".into(),
-            };
-            return self.report.send(TtsEvent::Failed { context: Some(context), error }).await;
+            return self.fail(context, Cause::Malformed, "the voice broke off").await;
         };
         while let Ok(command) = self.received.try_recv() {
             self.note(command);
         }
         if self.dropped.contains(&context) {
             return Ok(());
+        }
+        if is_speech && said.pcm.is_empty() {
+            return self.fail(context, Cause::Refused, "words that this voice cannot speak").await;
         }
         let spoken = self.spoken.entry(context).or_default();
         spoken.bytes += bytes;
@@ -394,8 +408,33 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(done, [1]);
+        assert_eq!(done, [1], "not what was dropped");
         assert_eq!(anchors.iter().map(|anchor| anchor.bytes).collect::<Vec<_>>(), [13, 24]);
         assert_eq!(anchors[1].ms, bytes / 32);
+    }
+
+    #[tokio::test]
+    async fn words_that_cannot_be_spoken_fail_and_signs_are_silent() {
+        let mut session = Voice.open(TtsOptions { language: Language::english() });
+        let commands = [
+            TtsCommand::Speak { context: 1, text: "\u{4f60}\u{597d}".into() },
+            TtsCommand::Finish { context: 1 },
+            TtsCommand::Speak { context: 2, text: "\u{2026} ".into() },
+            TtsCommand::Finish { context: 2 },
+        ];
+        for command in commands {
+            session.commands.send(command).await.unwrap();
+        }
+        drop(session.commands);
+        let mut ends = vec![];
+        while let Some(event) = session.events.recv().await {
+            match event {
+                TtsEvent::Done { context } => ends.push((context, None)),
+                TtsEvent::Failed { context, error } => ends.push((context.unwrap(), Some(error.cause))),
+                TtsEvent::Opened | TtsEvent::Aligned { .. } => {}
+                audio => panic!("{audio:?}"),
+            }
+        }
+        assert_eq!(ends, [(1, Some(Cause::Refused)), (2, None)]);
     }
 }

@@ -151,10 +151,8 @@ impl Speaker {
                 let rest = front.converter.flush();
                 self.clauses.pop_front();
                 self.contexts.audio(context, rest, &mut self.out);
-                let ms = self.contexts.audio_ms(context);
-                let anchor = self.contexts.live_mut(context).and_then(|reply| reply.reach(end_bytes, ms));
-                if let Some(anchor) = anchor {
-                    self.out.report(TtsEvent::Aligned { context, anchors: vec![anchor] });
+                if !self.contexts.delivered(context, end_bytes, &mut self.out) {
+                    return self.drop_clauses(context);
                 }
                 self.ask_ahead();
                 self.end_if_spoken(context);

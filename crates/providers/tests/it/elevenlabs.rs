@@ -66,7 +66,9 @@ async fn the_end_is_understood_in_both_spellings() {
         for _ in 0..4 {
             provider.json().await;
         }
+        provider.say(audio("contextId", "1-0", &[1; 80], "")).await;
         provider.say(end).await;
+        assert!(matches!(next(&mut voice.events).await, TtsEvent::Audio { .. }));
         assert!(matches!(next(&mut voice.events).await, TtsEvent::Aligned { .. }));
         assert_eq!(next(&mut voice.events).await, TtsEvent::Done { context: 1 });
     }

@@ -49,10 +49,9 @@ async fn clauses_are_spoken_in_order_and_the_next_is_asked_for_early() {
     );
     let third = server.request().await;
     assert_eq!(third.json()["input"], "Or nine?");
-    third.answer(200, "audio/pcm", "").await;
-    assert!(
-        matches!(next(&mut voice.events).await, TtsEvent::Aligned { anchors, .. } if anchors[0].bytes == 24)
-    );
+    third.answer(200, "audio/pcm", &"\0".repeat(480)).await;
+    let (_, event) = audio_until_other(&mut voice).await;
+    assert!(matches!(event, TtsEvent::Aligned { anchors, .. } if anchors[0].bytes == 24));
     assert_eq!(next(&mut voice.events).await, TtsEvent::Done { context: 1 });
 }
 
@@ -81,6 +80,7 @@ async fn what_is_no_bare_pcm_costs_the_reply() {
     let cases = [
         (200, "audio/wav", "RIFF\0\0\0\0WAVE", Cause::Malformed),
         (200, "application/json", "{}", Cause::Malformed),
+        (200, "audio/pcm", "", Cause::Malformed),
         (404, "application/json", r#"{"error":{"message":"no such voice"}}"#, Cause::NotAvailable),
         (500, "text/html", "<html>", Cause::Unreachable),
     ];
