@@ -182,8 +182,15 @@ fn repeat(pieces: &mut Vec<(Duration, Piece)>, duration_ms: u64, voice: &VoiceSe
             _ => None,
         });
         pieces.extend(again.map(|mut chunk| {
-            chunk.from_ms += round * duration_ms;
-            chunk.to_ms += round * duration_ms;
+            let later_ms = round * duration_ms;
+            let words = chunk.words.iter_mut().map(|word| (&mut word.start_ms, &mut word.end_ms));
+            let characters =
+                chunk.characters.iter_mut().map(|spoken| (&mut spoken.start_ms, &mut spoken.end_ms));
+            let chunk_itself = std::iter::once((&mut chunk.from_ms, &mut chunk.to_ms));
+            for (from_ms, to_ms) in words.chain(characters).chain(chunk_itself) {
+                *from_ms += later_ms;
+                *to_ms += later_ms;
+            }
             (Duration::from_secs_f64(chunk.from_ms as f64 / 1_000.0 / times), Piece::Audio(chunk))
         }));
     }
