@@ -18,7 +18,7 @@ use tokio::time::Instant;
 /// The interface's date, sent with every request.
 const VERSION: &str = "2025-04-16";
 
-/// A context dies 1 s after its last audio; past this, the next clause opens another.
+/// A context dies 1 s after its last audio; one that was quiet for longer than this is given no more text.
 const CONTEXT_LIFE: Duration = Duration::from_millis(800);
 
 /// A voice of Cartesia.
@@ -81,6 +81,7 @@ struct Frame<'a> {
     data: Option<Text<'a>>,
     #[serde(borrow)]
     word_timestamps: Option<WordTimestamps<'a>>,
+    status_code: Option<u16>,
 }
 
 #[derive(Deserialize)]
@@ -95,8 +96,6 @@ pub(crate) struct Speaker {
     contexts: Contexts,
     /// What is the same in every request of a session.
     manner: Map<String, Value>,
-    /// When audio last came, whichever reply's.
-    audible: Option<Instant>,
 }
 
 impl Speaker {
@@ -111,24 +110,55 @@ impl Speaker {
             "max_buffer_delay_ms": 0,
         }));
         let contexts = Contexts::new(service.provider, AudioFormat::Mulaw);
-        Speaker { provider: service.provider, contexts, manner, audible: None }
+        Speaker { provider: service.provider, contexts, manner }
     }
 
-    fn generate(&mut self, context: u32, transcript: &str, more: bool, out: &mut Outbox<TtsEvent>) {
-        let Some(context) = self.contexts.live_mut(context) else { return };
-        context.is_open = true;
+    /// Asks for the text that was not asked for yet. Two parts of a reply would speak at once: what comes while one is
+    /// ending waits for its end.
+    fn ask(&mut self, context: u32, ends: bool, out: &mut Outbox<TtsEvent>) {
+        let Some(reply) = self.contexts.live_mut(context).filter(|reply| !reply.is_ending) else { return };
+        let transcript = &reply.text[reply.asked..];
         out.send_json(&Generation {
-            context_id: &context.name(),
+            context_id: &reply.name(),
             transcript,
-            r#continue: more,
+            r#continue: !ends,
             manner: &self.manner,
         });
+        if !transcript.is_empty() {
+            reply.touched = Instant::now();
+        }
+        reply.asked = reply.text.len();
+        reply.is_open = true;
+        reply.is_ending = ends;
     }
 
-    /// The reply was heard, and then nothing for so long that its context is taken for dead.
-    fn is_stale(&self, context: u32) -> bool {
-        let has_begun = self.contexts.live(context).is_some_and(|context| context.is_audible());
-        has_begun && self.audible.is_some_and(|at| at.elapsed() > CONTEXT_LIFE)
+    /// The part has been heard, and then nothing was asked for or heard for so long that it may be dead.
+    fn is_quiet(&self, context: u32) -> bool {
+        let reply = self.contexts.live(context).filter(|reply| reply.is_open && reply.is_audible());
+        reply.is_some_and(|reply| reply.touched.elapsed() > CONTEXT_LIFE)
+    }
+
+    /// The provider has spoken all that a part was asked for.
+    fn part_is_over(&mut self, context: u32, out: &mut Outbox<TtsEvent>) {
+        let Some(reply) = self.contexts.live(context) else { return };
+        let (asked, finished, waits) = (reply.asked, reply.finished, reply.asked < reply.text.len());
+        if !self.contexts.delivered(context, asked, out) {
+            return;
+        }
+        if finished && !waits {
+            return self.contexts.done(context, out);
+        }
+        self.contexts.next_part(context);
+        if waits {
+            self.ask(context, finished, out);
+        }
+    }
+
+    /// Whether an error says no more than that an empty end came too late: the part was dead, and had said everything.
+    fn is_late_end(&self, context: u32, error: &Frame) -> bool {
+        let is_refusal = error.status_code.is_some_and(|status| (400..500).contains(&status));
+        let reply = self.contexts.live(context).filter(|reply| reply.is_ending);
+        is_refusal && self.is_quiet(context) && reply.is_some_and(|reply| reply.is_spoken(reply.asked))
     }
 
     fn align(&mut self, context: u32, times: &WordTimestamps, out: &mut Outbox<TtsEvent>) {
@@ -158,11 +188,11 @@ impl Protocol for Speaker {
     fn command(&mut self, command: TtsCommand, out: &mut Outbox<TtsEvent>) {
         match command {
             TtsCommand::Speak { context, text } => {
-                if self.is_stale(context) {
-                    self.contexts.next_part(context);
+                if self.is_quiet(context) {
+                    self.ask(context, true, out);
                 }
                 if self.contexts.speak(context, &text, out) != Spoken::Nothing {
-                    self.generate(context, &text, true, out);
+                    self.ask(context, false, out);
                 }
             }
             TtsCommand::Finish { context } => {
@@ -170,7 +200,7 @@ impl Protocol for Speaker {
                     return;
                 }
                 if self.contexts.live(context).is_some_and(|reply| reply.is_open) {
-                    self.generate(context, "", false, out);
+                    self.ask(context, true, out);
                 } else {
                     self.contexts.done(context, out);
                 }
@@ -188,13 +218,17 @@ impl Protocol for Speaker {
         let read: Frame = serde_json::from_str(frame)
             .map_err(|_| ProviderError::malformed(self.provider, "a message that is not understood"))?;
         let named = read.context_id.as_deref().map(parse_name);
-        let live = named.flatten().filter(|(id, _)| self.contexts.is_live(*id));
-        match (read.kind.as_deref().unwrap_or_default(), live) {
-            ("chunk", Some((id, _))) => {
+        let is_current =
+            |(id, part): &(u32, u32)| self.contexts.live(*id).is_some_and(|reply| reply.part == *part);
+        let current = named.flatten().filter(is_current).map(|(id, _)| id);
+        match (read.kind.as_deref().unwrap_or_default(), current) {
+            ("chunk", Some(id)) => {
                 let audio = BASE64.decode(read.data.as_deref().unwrap_or_default().as_bytes());
                 match audio {
                     Ok(audio) => {
-                        self.audible = Some(Instant::now());
+                        if let Some(reply) = self.contexts.live_mut(id) {
+                            reply.touched = Instant::now();
+                        }
                         self.contexts.audio(id, audio.into(), out);
                     }
                     Err(_) => {
@@ -203,24 +237,14 @@ impl Protocol for Speaker {
                     }
                 }
             }
-            ("timestamps", Some((id, _))) => {
+            ("timestamps", Some(id)) => {
                 if let Some(times) = &read.word_timestamps {
                     self.align(id, times, out);
                 }
             }
-            ("done", Some((id, part))) => match self.contexts.live(id) {
-                Some(reply) if reply.part != part => {}
-                Some(reply) if reply.finished => self.contexts.done(id, out),
-                _ => self.contexts.next_part(id),
-            },
-            ("error", Some((id, _))) => {
-                // An end that came too late for its context changes nothing: everything was spoken.
-                if self.contexts.live(id).is_some_and(|reply| reply.finished) && self.is_stale(id) {
-                    self.contexts.done(id, out);
-                } else {
-                    self.contexts.fail(id, in_stream(self.provider, frame.as_bytes()), out);
-                }
-            }
+            ("done", Some(id)) => self.part_is_over(id, out),
+            ("error", Some(id)) if self.is_late_end(id, &read) => self.part_is_over(id, out),
+            ("error", Some(id)) => self.contexts.fail(id, in_stream(self.provider, frame.as_bytes()), out),
             ("error", None) if named.is_none() => return Err(in_stream(self.provider, frame.as_bytes())),
             _ => {}
         }
@@ -228,7 +252,7 @@ impl Protocol for Speaker {
     }
 
     fn is_owed(&self) -> bool {
-        self.contexts.iter().any(|reply| reply.finished || !reply.is_audible())
+        self.contexts.iter().any(|reply| reply.finished || reply.is_ending || !reply.is_audible())
     }
 
     fn may_close(&self) -> bool {
@@ -236,4 +260,135 @@ impl Protocol for Speaker {
     }
 
     fn farewell(&mut self, _out: &mut Outbox<TtsEvent>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cause;
+    use crate::settings::usual;
+    use offhook_core::Secret;
+
+    #[test]
+    fn clause_after_a_pause_waits_for_the_end_of_what_was_asked_before() {
+        let mut session = Session::new();
+        session.speak("One. ");
+        session.hear("1-0", 1, &["One."]);
+        assert_eq!(session.asked(), [r#"1-0 "One. " goes on"#]);
+        session.later(2 * CONTEXT_LIFE);
+        session.speak("Two. ");
+        session.speak("Three. ");
+        session.finish();
+        assert_eq!(session.asked(), [r#"1-0 "" ends"#], "two contexts would speak at once");
+        session.hear("1-0", 2, &[]);
+        session.told(json!({ "type": "done", "context_id": "1-0", "done": true }));
+        assert_eq!(session.asked(), [r#"1-1 "Two. Three. " ends"#]);
+        session.hear("1-0", 9, &[]);
+        session.hear("1-1", 3, &["Two.", "Three."]);
+        session.told(json!({ "type": "done", "context_id": "1-1", "done": true }));
+        assert_eq!(session.heard, [1, 2, 3], "in their order, and nothing of what is over");
+        assert_eq!(session.end, Some(TtsEvent::Done { context: 1 }));
+    }
+
+    #[test]
+    fn clause_that_was_just_asked_for_keeps_its_context_alive() {
+        let mut session = Session::new();
+        session.speak("One. ");
+        session.hear("1-0", 1, &["One."]);
+        session.later(CONTEXT_LIFE / 2);
+        session.speak("Two. ");
+        session.later(CONTEXT_LIFE * 3 / 4);
+        session.speak("Three. ");
+        let goes_on = ["One. ", "Two. ", "Three. "].map(|clause| format!("1-0 {clause:?} goes on"));
+        assert_eq!(session.asked(), goes_on);
+    }
+
+    #[test]
+    fn end_that_comes_too_late_is_forgiven_only_where_all_was_said() {
+        let ends = |words: &[&str], status: u16, pause: Duration| {
+            let mut session = Session::new();
+            session.speak("One two. ");
+            session.hear("1-0", 1, words);
+            session.later(pause);
+            session.finish();
+            let error = "the context has expired";
+            session
+                .told(json!({ "type": "error", "context_id": "1-0", "status_code": status, "error": error }));
+            match session.end {
+                Some(TtsEvent::Done { context: 1 }) => None,
+                Some(TtsEvent::Failed { context: Some(1), error }) => Some(error.cause),
+                other => panic!("{other:?}"),
+            }
+        };
+        let long = 2 * CONTEXT_LIFE;
+        assert_eq!(ends(&["One", "two."], 400, long), None);
+        assert_eq!(ends(&["One"], 400, long), Some(Cause::Refused), "a word is missing");
+        assert_eq!(ends(&["One", "two."], 500, long), Some(Cause::Unreachable), "not about the end");
+        assert_eq!(ends(&["One", "two."], 400, Duration::ZERO), Some(Cause::Refused), "audio may be missing");
+    }
+
+    /// A speaker without a socket, and what came of reply 1.
+    struct Session {
+        speaker: Speaker,
+        /// What was sent since the last look.
+        sent: Vec<String>,
+        /// The first byte of each audio.
+        heard: Vec<u8>,
+        end: Option<TtsEvent>,
+    }
+
+    impl Session {
+        fn new() -> Self {
+            let speaker = Speaker::new(&usual("cartesia", Secret::default()), "en");
+            Session { speaker, sent: Vec::new(), heard: Vec::new(), end: None }
+        }
+
+        fn speak(&mut self, text: &str) {
+            self.command(TtsCommand::Speak { context: 1, text: text.into() });
+        }
+
+        fn finish(&mut self) {
+            self.command(TtsCommand::Finish { context: 1 });
+        }
+
+        fn command(&mut self, command: TtsCommand) {
+            let mut out = Outbox::new();
+            self.speaker.command(command, &mut out);
+            self.sent.extend(out.take_texts());
+        }
+
+        fn later(&mut self, time: Duration) {
+            self.speaker.contexts.live_mut(1).unwrap().touched -= time;
+        }
+
+        fn hear(&mut self, context: &str, sample: u8, words: &[&str]) {
+            let ends: Vec<f64> = (1..=words.len()).map(|n| n as f64).collect();
+            self.told(json!({ "type": "timestamps", "context_id": context,
+                "word_timestamps": { "words": words, "start": ends, "end": ends } }));
+            self.told(json!({ "type": "chunk", "context_id": context, "data": BASE64.encode([sample; 8]) }));
+        }
+
+        fn told(&mut self, frame: Value) {
+            let mut out = Outbox::new();
+            self.speaker.text(&frame.to_string(), &mut out).unwrap();
+            self.sent.extend(out.take_texts());
+            for event in out.take_events() {
+                match event {
+                    TtsEvent::Audio { audio, .. } => self.heard.push(audio[0]),
+                    TtsEvent::Aligned { .. } => {}
+                    end => self.end = Some(end),
+                }
+            }
+        }
+
+        /// What was asked for since the last look: context, text, and whether more may come.
+        fn asked(&mut self) -> Vec<String> {
+            let told = |frame: String| {
+                let asked: Value = serde_json::from_str(&frame).unwrap();
+                let manner = if asked["continue"] == true { "goes on" } else { "ends" };
+                format!("{} {} {manner}", asked["context_id"].as_str().unwrap(), asked["transcript"])
+            };
+            self.sent.drain(..).map(told).collect()
+        }
+    }
 }

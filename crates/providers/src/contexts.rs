@@ -6,6 +6,7 @@ use crate::{AudioFormat, Cause, ProviderError, TtsEvent};
 use bytes::Bytes;
 use offhook_core::call::Anchor;
 use std::collections::BTreeSet;
+use tokio::time::Instant;
 
 /// Replies in the making at once.
 const MAX_LIVE: usize = 16;
@@ -45,6 +46,12 @@ pub(crate) struct Context {
     pub(crate) part_start_ms: u32,
     /// The provider has been told of that part.
     pub(crate) is_open: bool,
+    /// The provider has been told that this part will have no more text: what comes behind it is another part's.
+    pub(crate) is_ending: bool,
+    /// Bytes of the text that the provider was asked for.
+    pub(crate) asked: usize,
+    /// When the part was last asked for a text, or heard.
+    pub(crate) touched: Instant,
     audio_bytes: u64,
     /// Where, in bytes of the text and of the audio, the last piece ended that was delivered whole.
     delivered: (usize, u64),
@@ -122,6 +129,9 @@ impl Contexts {
                 part: 0,
                 part_start_ms: 0,
                 is_open: false,
+                is_ending: false,
+                asked: 0,
+                touched: Instant::now(),
                 audio_bytes: 0,
                 delivered: (0, 0),
                 spoken: 0,
@@ -191,6 +201,7 @@ impl Contexts {
             context.part += 1;
             context.part_start_ms = start_ms;
             context.is_open = false;
+            context.is_ending = false;
         }
     }
 
@@ -239,6 +250,11 @@ impl Context {
     /// Whether any audio has come.
     pub(crate) fn is_audible(&self) -> bool {
         self.audio_bytes > 0
+    }
+
+    /// Whether all words up to byte `end_bytes` are known to be spoken.
+    pub(crate) fn is_spoken(&self, end_bytes: usize) -> bool {
+        !has_words(self.text.get(self.spoken..end_bytes).unwrap_or_default())
     }
 
     /// The name of the reply's present part, unique within the session.

@@ -119,6 +119,11 @@ impl<E> Outbox<E> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn take_texts(&mut self) -> Vec<String> {
+        self.frames.drain(..).map(|frame| frame.to_string()).collect()
+    }
+
     pub(crate) fn take_events(&mut self) -> impl Iterator<Item = E> {
         self.frames.clear();
         self.events.drain(..)

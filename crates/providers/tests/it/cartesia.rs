@@ -82,6 +82,8 @@ async fn context_that_ends_before_its_reply_is_followed_by_another() {
     provider.say(chunk("1-0", &[1; 800])).await;
     provider.say(json!({ "type": "done", "context_id": "1-0", "done": true })).await;
     assert!(matches!(next(&mut voice.events).await, TtsEvent::Audio { context: 1, .. }));
+    let anchors = vec![Anchor { ms: 100, bytes: 12 }];
+    assert_eq!(next(&mut voice.events).await, TtsEvent::Aligned { context: 1, anchors });
     // The socket is one line: an answer to what was said later proves that `done` was read.
     speak(&voice, 2, "Marker. ").await;
     provider.json().await;
