@@ -5,7 +5,7 @@ use crate::contexts::{Contexts, Finished, Spoken, parse_name};
 use crate::json::{Text, ms};
 use crate::refusal::in_stream;
 use crate::settings::Service;
-use crate::ws::{self, Dial, Outbox, Protocol};
+use crate::ws::{self, Outbox, Protocol};
 use crate::{AudioFormat, ProviderError, Tts, TtsCommand, TtsEvent, TtsOptions, TtsSession, http};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -35,12 +35,8 @@ impl Tts for Voice {
 
     fn open(&self, options: TtsOptions) -> TtsSession {
         let service = &self.0;
-        let dial = Dial {
-            provider: service.provider,
-            endpoint: service.endpoint.clone(),
-            url: service.ws_url(&["tts", "websocket"], &[], &service.option_names()),
-            headers: headers(service),
-        };
+        let url = service.ws_url(&["tts", "websocket"], &[], &service.option_names());
+        let dial = service.dial(url, headers(service));
         let (commands, events) = ws::open(dial, Speaker::new(service, options.language.primary()));
         TtsSession { commands, events }
     }

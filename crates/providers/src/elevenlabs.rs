@@ -5,7 +5,7 @@ use crate::contexts::{Contexts, Finished, Spoken, parse_name};
 use crate::json::Text;
 use crate::refusal::in_stream;
 use crate::settings::Service;
-use crate::ws::{self, Dial, Outbox, Protocol};
+use crate::ws::{self, Outbox, Protocol};
 use crate::{AudioFormat, ProviderError, Tts, TtsCommand, TtsEvent, TtsOptions, TtsSession, http};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -46,12 +46,8 @@ impl Tts for Voice {
             ("auto_mode", "true"),
             ("sync_alignment", "true"),
         ];
-        let dial = Dial {
-            provider: service.provider,
-            endpoint: service.endpoint.clone(),
-            url: service.ws_url(&path, &asked, &FIRST_MESSAGE_OPTIONS),
-            headers: service.key_header("xi-api-key", "").into_iter().collect(),
-        };
+        let url = service.ws_url(&path, &asked, &FIRST_MESSAGE_OPTIONS);
+        let dial = service.dial(url, service.key_header("xi-api-key", "").into_iter().collect());
         let (commands, events) = ws::open(dial, Speaker::new(service));
         TtsSession { commands, events }
     }

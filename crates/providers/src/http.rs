@@ -2,8 +2,11 @@
 //! It does not know what is asked or answered.
 
 use crate::refusal::by_status;
+use crate::settings::Service;
+use crate::throttle::Refused;
 use crate::{Cause, Endpoint, ProviderError};
 use bytes::Bytes;
+use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder, Response};
 use rustls::{ClientConfig, RootCertStore};
 use std::error::Error;
@@ -58,8 +61,50 @@ pub(crate) fn client() -> &'static Client {
     &CLIENT
 }
 
-/// Sends a request and waits for the head of a good answer; any other answer is an error.
-pub(crate) async fn send(
+/// Sends a request, once more where the provider asks for a short pause, and waits for the head of a good answer; any other
+/// answer is an error.
+pub(crate) async fn ask(
+    service: &Service,
+    request: impl Fn() -> RequestBuilder,
+) -> Result<Response, ProviderError> {
+    let (provider, endpoint) = (service.provider, &service.endpoint);
+    let attempt = || attempt(provider, endpoint, request());
+    service.throttle.ask(provider, endpoint.first_byte_timeout, attempt).await
+}
+
+/// Sends a request once and waits for the head of a good answer.
+pub(crate) async fn ask_once(
+    provider: &'static str,
+    endpoint: &Endpoint,
+    request: RequestBuilder,
+) -> Result<Response, ProviderError> {
+    attempt(provider, endpoint, request).await.map_err(|refused| refused.error)
+}
+
+async fn attempt(
+    provider: &'static str,
+    endpoint: &Endpoint,
+    request: RequestBuilder,
+) -> Result<Response, Refused> {
+    let response = send(provider, endpoint, request).await?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let retry_after = retry_after(response.headers());
+    let body = timeout(endpoint.idle_timeout, whole(provider, endpoint, response)).await;
+    let body = body.ok().and_then(Result::ok).unwrap_or_default();
+    Err(Refused { error: by_status(provider, status, &body, &endpoint.key), retry_after })
+}
+
+/// How long a provider wants to be left alone. It may also name a date; that is as good as nothing for a telephone call.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number("retry-after"))?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+async fn send(
     provider: &'static str,
     endpoint: &Endpoint,
     mut request: RequestBuilder,
@@ -68,17 +113,10 @@ pub(crate) async fn send(
         request = request.header(name, value);
     }
     let patience = endpoint.connect_timeout + endpoint.first_byte_timeout;
-    let response = timeout(patience, request.send())
+    timeout(patience, request.send())
         .await
         .map_err(|_| ProviderError::timed_out(provider, "waiting for an answer"))?
-        .map_err(|error| broken(provider, &error))?;
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    let status = response.status().as_u16();
-    let body = timeout(endpoint.idle_timeout, whole(provider, endpoint, response)).await;
-    let body = body.ok().and_then(Result::ok).unwrap_or_default();
-    Err(by_status(provider, status, &body, &endpoint.key))
+        .map_err(|error| broken(provider, &error))
 }
 
 /// Reads a whole body of limited size.
@@ -142,4 +180,26 @@ pub(crate) fn tls_failure(error: &(dyn Error + 'static)) -> Option<String> {
         next = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source());
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_read_as_they_are_written() {
+        let pause = |headers: &[(&'static str, &str)]| {
+            let read = |(name, value): &(&'static str, &str)| (name.parse().unwrap(), value.parse().unwrap());
+            retry_after(&headers.iter().map(read).collect())
+        };
+        assert_eq!(pause(&[("retry-after", "2")]), Some(Duration::from_secs(2)));
+        assert_eq!(
+            pause(&[("retry-after", "2"), ("retry-after-ms", "1250.5")]),
+            Some(Duration::from_micros(1_250_500))
+        );
+        for odd in ["", "soon", "-1", "inf", "NaN", "1e99", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(pause(&[("retry-after", odd)]), None, "{odd}");
+        }
+        assert_eq!(pause(&[]), None);
+    }
 }

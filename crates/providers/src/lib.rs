@@ -3,7 +3,8 @@
 //!
 //! All three traits hand back at once; connecting happens in a task of the session's own, so that connections can be
 //! opened while the phone still rings. Dropping a session (or a reply) stops the provider's work within 50 ms.
-//! Adapters never retry: who is asked next is decided by the call.
+//! Adapters retry where only they know what to repeat or how long to wait, and then once: a provider that asks for a short
+//! pause, an utterance whose transcription failed. Everything else, and who is asked next, is decided by the call.
 
 use bytes::Bytes;
 use offhook_core::call::Anchor;
@@ -26,6 +27,7 @@ mod openai;
 mod refusal;
 mod settings;
 pub mod sse;
+mod throttle;
 mod ws;
 
 pub use settings::{Connection, ProviderSettings, SettingsError, check, llm, stt, tts};

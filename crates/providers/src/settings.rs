@@ -1,6 +1,8 @@
 //! Which provider, and how it is reached: the settings of one connection, and what they open.
 //! It does not know where settings and keys are kept.
 
+use crate::throttle::Throttle;
+use crate::ws::Dial;
 use crate::{
     Cause, Endpoint, Llm, ProviderError, Stt, Tts, cartesia, deepgram, elevenlabs, http, offline, openai,
 };
@@ -158,7 +160,7 @@ pub async fn check(settings: &ProviderSettings, key: Secret<String>) -> Result<(
     };
     let service = service(connection, kind, Role::Check, key)
         .map_err(|error| ProviderError::new(kind, Cause::Refused, error.to_string()))?;
-    http::send(kind, &service.endpoint, request(&service)).await.map(drop)
+    http::ask_once(kind, &service.endpoint, request(&service)).await.map(drop)
 }
 
 impl ProviderSettings {
@@ -183,6 +185,7 @@ pub(crate) struct Service {
     pub(crate) model: String,
     pub(crate) voice: String,
     pub(crate) options: Map<String, Value>,
+    pub(crate) throttle: Arc<Throttle>,
     base: Url,
 }
 
@@ -250,6 +253,7 @@ fn service(
         model: connection.model.clone().unwrap_or_else(|| model.to_owned()),
         voice: connection.voice.clone().unwrap_or_else(|| defaults.voice.clone()),
         options: connection.options.clone(),
+        throttle: Arc::default(),
     })
 }
 
@@ -295,6 +299,12 @@ impl Service {
             url.set_query(None);
         }
         url
+    }
+
+    /// Where a WebSocket session connects to, and the headers that it connects with.
+    pub(crate) fn dial(&self, url: Url, headers: Vec<(&'static str, String)>) -> Dial {
+        let throttle = self.throttle.clone();
+        Dial { provider: self.provider, endpoint: self.endpoint.clone(), throttle, url, headers }
     }
 
     /// The names of all options, where all go into messages.

@@ -5,10 +5,12 @@
 //! never stuck behind audio; it stops reading the socket instead, and so slows the provider down.
 
 use crate::refusal::{by_close, by_status};
+use crate::throttle::{Refused, Throttle};
 use crate::{Cause, Endpoint, ProviderError, SESSION_QUEUE, http};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -138,6 +140,7 @@ impl<E> Outbox<E> {
 pub(crate) struct Dial {
     pub(crate) provider: &'static str,
     pub(crate) endpoint: Endpoint,
+    pub(crate) throttle: Arc<Throttle>,
     pub(crate) url: Url,
     /// Headers that carry the key, and the like.
     pub(crate) headers: Vec<(&'static str, String)>,
@@ -459,12 +462,16 @@ impl Watch {
 
 impl Dial {
     async fn connect(&self) -> Result<Socket, ProviderError> {
-        timeout(self.endpoint.connect_timeout, self.upgrade())
-            .await
-            .map_err(|_| ProviderError::timed_out(self.provider, "connecting"))?
+        let patience = self.endpoint.connect_timeout;
+        let attempt = || async {
+            timeout(patience, self.upgrade())
+                .await
+                .map_err(|_| ProviderError::timed_out(self.provider, "connecting"))?
+        };
+        self.throttle.ask(self.provider, patience, attempt).await
     }
 
-    async fn upgrade(&self) -> Result<Socket, ProviderError> {
+    async fn upgrade(&self) -> Result<Socket, Refused> {
         let unreachable = |detail: &str| ProviderError::new(self.provider, Cause::Unreachable, detail);
         let refused = |detail: &str| ProviderError::new(self.provider, Cause::Refused, detail);
         let mut request =
@@ -479,7 +486,7 @@ impl Dial {
             request.headers_mut().insert(name, value);
         }
         let (Some(host), Some(port)) = (self.url.host_str(), self.url.port_or_known_default()) else {
-            return Err(refused("the base URL names no host"));
+            return Err(refused("the base URL names no host").into());
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, port)).await.map_err(|_| unreachable("no connection"))?;
@@ -494,20 +501,21 @@ impl Dial {
         let upgraded = client_async_tls_with_config(request, stream, Some(config), Some(connector)).await;
         upgraded.map(|(socket, _)| socket).map_err(|error| match error {
             WsError::Http(response) => self.refused(&response),
-            WsError::Tls(_) => unreachable("TLS failed"),
+            WsError::Tls(_) => unreachable("TLS failed").into(),
             WsError::Io(error) => {
-                unreachable(&http::tls_failure(&error).unwrap_or("the connection broke".into()))
+                unreachable(&http::tls_failure(&error).unwrap_or("the connection broke".into())).into()
             }
-            _ => ProviderError::malformed(self.provider, "not a WebSocket answer"),
+            _ => ProviderError::malformed(self.provider, "not a WebSocket answer").into(),
         })
     }
 
     /// A refused upgrade. Deepgram gives its code in the header `dg-error`, with or without a body.
-    fn refused(&self, response: &Response<Option<Vec<u8>>>) -> ProviderError {
+    fn refused(&self, response: &Response<Option<Vec<u8>>>) -> Refused {
         let body = response.body().as_deref().unwrap_or_default();
         let header = response.headers().get("dg-error").and_then(|value| value.to_str().ok());
         let from_header = header.map(|code| serde_json::json!({ "code": code, "message": code }).to_string());
         let body = if body.is_empty() { from_header.as_deref().unwrap_or("").as_bytes() } else { body };
-        by_status(self.provider, response.status().as_u16(), body, &self.endpoint.key)
+        let error = by_status(self.provider, response.status().as_u16(), body, &self.endpoint.key);
+        Refused { error, retry_after: http::retry_after(response.headers()) }
     }
 }

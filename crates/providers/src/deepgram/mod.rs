@@ -22,8 +22,7 @@ pub(crate) fn list_request(service: &Service) -> RequestBuilder {
 }
 
 fn dial(service: &Service, url: Url) -> Dial {
-    let headers = authorization(service).into_iter().collect();
-    Dial { provider: service.provider, endpoint: service.endpoint.clone(), url, headers }
+    service.dial(url, authorization(service).into_iter().collect())
 }
 
 fn authorization(service: &Service) -> Option<(&'static str, String)> {

@@ -7,6 +7,7 @@ use crate::refusal::in_stream;
 use crate::settings::Service;
 use crate::sse::SseReader;
 use crate::{Cause, Llm, LlmEvent, LlmReply, LlmRequest, ProviderError, SESSION_QUEUE, TokenUsage, http};
+use bytes::Bytes;
 use offhook_core::{ChatMessage, ToolRequest, ToolSpec};
 use reqwest::{Method, Response};
 use serde::de::IgnoredAny;
@@ -45,7 +46,7 @@ impl Llm for Chat {
         tokio::spawn(async move {
             // Whatever is answered: the connection is open then, and stays in the pool.
             let head = request(&service, Method::HEAD, &["models"]);
-            let _ = http::send(service.provider, &service.endpoint, head).await;
+            let _ = http::ask_once(service.provider, &service.endpoint, head).await;
         });
     }
 
@@ -72,11 +73,14 @@ async fn answer(
     asked: &LlmRequest,
     events: &mpsc::Sender<LlmEvent>,
 ) -> Result<(), ProviderError> {
-    let post = request(service, Method::POST, &["chat", "completions"])
-        .header("content-type", "application/json")
-        .header("accept", "text/event-stream")
-        .body(body(service, asked)?);
-    let response = http::send(service.provider, &service.endpoint, post).await?;
+    let body = Bytes::from(body(service, asked)?);
+    let post = || {
+        request(service, Method::POST, &["chat", "completions"])
+            .header("content-type", "application/json")
+            .header("accept", "text/event-stream")
+            .body(body.clone())
+    };
+    let response = http::ask(service, post).await?;
     let mut assembler = Assembler::new(service.provider);
     if http::is_of(&response, "application/json") {
         let whole = http::whole(service.provider, &service.endpoint, response).await?;

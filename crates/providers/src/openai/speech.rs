@@ -251,8 +251,8 @@ async fn ask(service: Arc<Service>, text: String) -> Result<Response, ProviderEr
         "input": text,
         "response_format": "pcm",
     }));
-    let post = request(&service, Method::POST, &["audio", "speech"]).json(&body);
-    let response = http::send(service.provider, &service.endpoint, post).await?;
+    let post = || request(&service, Method::POST, &["audio", "speech"]).json(&body);
+    let response = http::ask(&service, post).await?;
     if http::is_of(&response, "application/json") || http::is_of(&response, "text/") {
         return Err(ProviderError::malformed(service.provider, "an answer that is not audio"));
     }

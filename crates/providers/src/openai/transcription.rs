@@ -9,6 +9,7 @@ use crate::sse::SseReader;
 use crate::{
     AudioFormat, Cause, ProviderError, SESSION_QUEUE, Stt, SttCommand, SttEvent, SttOptions, SttSession, http,
 };
+use bytes::Bytes;
 use offhook_media::g711::Law;
 use offhook_media::vad::{Settings as VadSettings, Vad, VadEvent};
 use offhook_media::wav::Wav;
@@ -133,7 +134,10 @@ impl Listener {
             let text = if pcm.is_empty() {
                 String::new()
             } else {
-                let response = post(&service, &options, pcm).await?;
+                let wav = Bytes::from(Wav::mono(8_000, pcm).to_bytes());
+                let form = || form(&service, &options, &wav);
+                let post = || request(&service, Method::POST, &["audio", "transcriptions"]).multipart(form());
+                let response = http::ask(&service, post).await?;
                 let interim = |text| SttEvent::Interim { text, start_ms, end_ms };
                 transcript(&service, response, &events, interim).await?
             };
@@ -150,8 +154,7 @@ async fn done(transcribing: &mut Option<Transcribing>) -> Result<(), ProviderErr
     }
 }
 
-async fn post(service: &Service, options: &SttOptions, pcm: Vec<i16>) -> Result<Response, ProviderError> {
-    let wav = Wav::mono(8_000, pcm).to_bytes();
+fn form(service: &Service, options: &SttOptions, wav: &Bytes) -> Form {
     let mut fields = json!({
         "model": service.model,
         "language": options.language.primary(),
@@ -160,7 +163,7 @@ async fn post(service: &Service, options: &SttOptions, pcm: Vec<i16>) -> Result<
     if !options.keywords.is_empty() {
         fields["prompt"] = options.keywords.join(", ").into();
     }
-    let file = Part::bytes(wav).file_name("utterance.wav");
+    let file = Part::stream_with_length(wav.clone(), wav.len() as u64).file_name("utterance.wav");
     let mut form = Form::new().part("file", file.mime_str("audio/wav").expect("this is a media type"));
     for (name, value) in service.with_options(fields) {
         let values = if let Value::Array(values) = value { values } else { vec![value] };
@@ -168,8 +171,7 @@ async fn post(service: &Service, options: &SttOptions, pcm: Vec<i16>) -> Result<
             form = form.text(name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         }
     }
-    let post = request(service, Method::POST, &["audio", "transcriptions"]).multipart(form);
-    http::send(service.provider, &service.endpoint, post).await
+    form
 }
 
 /// A transcript, or an event of one that is streamed.

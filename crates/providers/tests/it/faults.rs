@@ -58,8 +58,8 @@ const CASES: [(Option<Fault>, [Get; 8]); 14] = {
         //                              Chat     Transcr. Listen   Flux     Speech   Aura     Eleven   Cartesia
         (None,                         [All,     All,     All,     All,     All,     All,     All,     All]),
         (Some(refuse(401, None)),      [KEY,     KEY,     KEY,     KEY,     KEY,     KEY,     KEY,     KEY]),
-        (Some(refuse(429, Some(10))),  [BUSY,    BUSY,    BUSY,    BUSY,    BUSY,    BUSY,    BUSY,    BUSY]),
-        (Some(refuse(429, Some(60_000))), [BUSY, BUSY,    BUSY,    BUSY,    BUSY,    BUSY,    BUSY,    BUSY]),
+        (Some(refuse(429, Some(10))),  [All,     All,     All,     All,     All,     All,     All,     All]),
+        (Some(refuse(429, Some(60_000))), [BUSY, BUSY,    All,     All,     BUSY,    All,     All,     All]),
         (Some(refuse(500, None)),      [GONE,    GONE,    GONE,    GONE,    GONE,    GONE,    GONE,    GONE]),
         (Some(Fault::Stall),           [LATE,    LATE,    Silence, Silence, LATE,    LATE,    LATE,    LATE]),
         (Some(Fault::StallMidStream),  [LATE,    LATE,    LATE,    All,     LATE,    LATE,    LATE,    LATE]),
