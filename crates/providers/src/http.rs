@@ -21,6 +21,9 @@ const MAX_BODY_BYTES: usize = 256 * 1024;
 /// How long an unused connection is kept for the next call.
 const KEEP_IDLE: Duration = Duration::from_secs(90);
 
+/// How long the end of an answer is waited for that nobody needs.
+const READ_OUT: Duration = Duration::from_secs(2);
+
 /// How often a shared HTTP/2 connection is checked, so that a dead one is found before a caller waits for it.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -70,6 +73,30 @@ pub(crate) async fn ask(
     let (provider, endpoint) = (service.provider, &service.endpoint);
     let attempt = || attempt(provider, endpoint, request());
     service.throttle.ask(provider, endpoint.first_byte_timeout, attempt).await
+}
+
+/// Opens a connection beforehand: it stays in the pool, whatever is answered.
+pub(crate) async fn reach(
+    provider: &'static str,
+    endpoint: &Endpoint,
+    request: RequestBuilder,
+) -> Result<(), ProviderError> {
+    send(provider, endpoint, request).await.map(drop)
+}
+
+/// Reads the rest of an answer of which all that matters has come: a connection goes back to the pool only at its end.
+pub(crate) async fn read_out(mut response: Response) {
+    let rest = async {
+        let mut bytes = 0;
+        while let Ok(Some(piece)) = response.chunk().await {
+            bytes += piece.len();
+            if bytes > MAX_BODY_BYTES {
+                return;
+            }
+        }
+    };
+    // What does not end costs the next request a new connection, and nothing else.
+    let _ = timeout(READ_OUT, rest).await;
 }
 
 /// Sends a request once and waits for the head of a good answer.

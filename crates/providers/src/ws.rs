@@ -131,6 +131,15 @@ impl<E> Outbox<E> {
         self.events.drain(..)
     }
 
+    /// Hands over all reports, as the consumer takes them, unless it is gone.
+    pub(crate) async fn deliver_all(&mut self, events: &mpsc::Sender<E>) {
+        while let Some(event) = self.events.pop_front() {
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
     pub(crate) fn report(&mut self, event: E) {
         self.events.push_back(event);
     }
@@ -208,7 +217,7 @@ impl<P: Protocol> Session<P> {
                 }
                 End::Idle(error) | End::Failed(error) => {
                     self.out.report(P::failed(error));
-                    return self.report_rest().await;
+                    return self.out.deliver_all(&self.events).await;
                 }
             }
         }
@@ -341,14 +350,6 @@ impl<P: Protocol> Session<P> {
             }),
             () = self.events.closed() => Ok(()),
             () = sleep(WRITE_TIMEOUT) => Err(ProviderError::timed_out(self.dial.provider, "sending")),
-        }
-    }
-
-    async fn report_rest(&mut self) {
-        while let Some(event) = self.out.events.pop_front() {
-            if self.events.send(event).await.is_err() {
-                return;
-            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Chat completions, streamed: a history in, tokens and tool calls out.
 //! It tolerates what compatible servers do differently; it does not know what tools do or what is spoken.
 
-use super::request;
+use super::{reach, request};
 use crate::json::Text;
 use crate::refusal::in_stream;
 use crate::settings::Service;
@@ -44,9 +44,8 @@ impl Llm for Chat {
     fn warm(&self) {
         let service = self.0.clone();
         tokio::spawn(async move {
-            // Whatever is answered: the connection is open then, and stays in the pool.
-            let head = request(&service, Method::HEAD, &["models"]);
-            let _ = http::ask_once(service.provider, &service.endpoint, head).await;
+            // Who cannot be reached is found out, and named, when something is asked.
+            let _ = reach(&service).await;
         });
     }
 
@@ -55,24 +54,35 @@ impl Llm for Chat {
         let service = self.0.clone();
         tokio::spawn(async move {
             let reply = async {
-                if let Err(error) = answer(&service, &request, &events).await {
-                    let _ = events.send(LlmEvent::Failed(error)).await;
+                match answer(&service, &request, &events).await {
+                    Ok(rest) => rest,
+                    Err(error) => {
+                        let _ = events.send(LlmEvent::Failed(error)).await;
+                        None
+                    }
                 }
             };
-            tokio::select! {
-                () = reply => {}
-                () = events.closed() => {}
+            let rest = tokio::select! {
+                // A reply that is complete is so even where its listener has gone at that moment.
+                biased;
+                rest = reply => rest,
+                () = events.closed() => None,
+            };
+            drop(events);
+            if let Some(rest) = rest {
+                http::read_out(rest).await;
             }
         });
         LlmReply { events: receiver }
     }
 }
 
+/// Reports a reply, and hands out what of the answer was not read, if it may be.
 async fn answer(
     service: &Service,
     asked: &LlmRequest,
     events: &mpsc::Sender<LlmEvent>,
-) -> Result<(), ProviderError> {
+) -> Result<Option<Response>, ProviderError> {
     let body = Bytes::from(body(service, asked)?);
     let post = || {
         request(service, Method::POST, &["chat", "completions"])
@@ -88,7 +98,7 @@ async fn answer(
         assembler.event(told)?;
         assembler.end()?;
         deliver(&mut assembler, events).await;
-        return Ok(());
+        return Ok(None);
     }
     stream(service, response, assembler, events).await
 }
@@ -98,7 +108,7 @@ async fn stream(
     mut response: Response,
     mut assembler: Assembler,
     events: &mpsc::Sender<LlmEvent>,
-) -> Result<(), ProviderError> {
+) -> Result<Option<Response>, ProviderError> {
     let provider = service.provider;
     let mut reader = SseReader::default();
     let mut read_bytes = 0;
@@ -111,7 +121,8 @@ async fn stream(
         };
         let Some(piece) = piece else {
             assembler.end()?;
-            break;
+            deliver(&mut assembler, events).await;
+            return Ok(None);
         };
         read_bytes += piece.len();
         if read_bytes > MAX_STREAM_BYTES {
@@ -134,8 +145,7 @@ async fn stream(
             deadline = Instant::now() + service.endpoint.idle_timeout;
         }
     }
-    deliver(&mut assembler, events).await;
-    Ok(())
+    Ok(Some(response))
 }
 
 async fn deliver(assembler: &mut Assembler, events: &mpsc::Sender<LlmEvent>) {

@@ -9,13 +9,18 @@ pub(crate) use chat::{Assembler, Chat};
 pub(crate) use speech::Speech;
 pub(crate) use transcription::Transcription;
 
-use crate::http;
 use crate::settings::Service;
+use crate::{ProviderError, http};
 use reqwest::{Method, RequestBuilder};
 
 /// A list of models: the harmless test.
 pub(crate) fn list_request(service: &Service) -> RequestBuilder {
     request(service, Method::GET, &["models"])
+}
+
+/// Opens a connection, so that the first request does not wait for it.
+async fn reach(service: &Service) -> Result<(), ProviderError> {
+    http::reach(service.provider, &service.endpoint, request(service, Method::HEAD, &["models"])).await
 }
 
 fn request(service: &Service, method: Method, path: &[&str]) -> RequestBuilder {

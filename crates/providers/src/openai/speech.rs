@@ -1,7 +1,7 @@
 //! Speech by REST: one request a clause, in order, the next one asked for while the first still plays.
 //! It knows no words' times: how far a reply is spoken follows from the ends of its clauses.
 
-use super::request;
+use super::{reach, request};
 use crate::contexts::{Contexts, Finished, Spoken};
 use crate::settings::Service;
 use crate::ws::{Outbox, has_room};
@@ -15,7 +15,7 @@ use reqwest::{Method, Response};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::future::{Future, pending};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -68,8 +68,9 @@ struct Speaker {
 
 impl Speaker {
     async fn run(mut self, mut commands: mpsc::Receiver<TtsCommand>, events: mpsc::Sender<TtsEvent>) {
-        self.out.report(TtsEvent::Opened);
-        let mut accepting = true;
+        let service = self.service.clone();
+        let mut reaching = pin!(reach(&service));
+        let (mut is_reached, mut accepting) = (false, true);
         loop {
             self.out.deliver(&events);
             let consumer_is_slow = self.out.is_full();
@@ -84,6 +85,14 @@ impl Speaker {
                     Some(command) => self.command(command),
                     None => accepting = false,
                 },
+                reached = &mut reaching, if !is_reached => {
+                    is_reached = true;
+                    if let Err(error) = reached {
+                        self.out.report(TtsEvent::Failed { context: None, error });
+                        return self.out.deliver_all(&events).await;
+                    }
+                    self.out.report(TtsEvent::Opened);
+                }
                 step = next_step(&mut self.clauses), if !consumer_is_slow && !self.clauses.is_empty() => {
                     self.take(step);
                 }

@@ -1,7 +1,7 @@
 //! Transcription by REST: an utterance is cut out of the audio by our own ear, posted as a WAV file, and comes back as a final.
 //! It does not know what the words mean, nor whether the caller's turn is over.
 
-use super::request;
+use super::{reach, request};
 use crate::json::Text;
 use crate::refusal::in_stream;
 use crate::settings::Service;
@@ -20,7 +20,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::future::{Future, pending};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -91,8 +91,9 @@ impl Listener {
     }
 
     async fn listen(&mut self, commands: &mut mpsc::Receiver<SttCommand>) -> Result<(), ProviderError> {
-        let _ = self.events.send(SttEvent::Opened).await;
-        let mut accepting = true;
+        let service = self.service.clone();
+        let mut reaching = pin!(reach(&service));
+        let (mut is_reached, mut accepting) = (false, true);
         let mut transcribing: Option<Transcribing> = None;
         loop {
             if transcribing.is_none() {
@@ -113,6 +114,11 @@ impl Listener {
                         }
                     }
                 },
+                reached = &mut reaching, if !is_reached => {
+                    is_reached = true;
+                    reached?;
+                    let _ = self.events.send(SttEvent::Opened).await;
+                }
                 result = done(&mut transcribing) => {
                     transcribing = None;
                     result?;

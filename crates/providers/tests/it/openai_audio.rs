@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn clauses_are_spoken_in_order_and_the_next_is_asked_for_early() {
     let server = Server::start().await;
-    let mut voice = voice(&server.url).await;
+    let mut voice = voice(&server).await;
     for text in ["Sure. ", "At eight. ", "Or nine?"] {
         say(&voice, TtsCommand::Speak { context: 1, text: text.into() }).await;
     }
@@ -58,7 +58,7 @@ async fn clauses_are_spoken_in_order_and_the_next_is_asked_for_early() {
 #[tokio::test]
 async fn cancelled_reply_is_not_paid_for() {
     let server = Server::start().await;
-    let mut voice = voice(&server.url).await;
+    let mut voice = voice(&server).await;
     say(&voice, TtsCommand::Speak { context: 1, text: "A long story.".into() }).await;
     let mut asked = server.request().await;
     asked.stream("audio/pcm").await;
@@ -85,7 +85,7 @@ async fn what_is_no_bare_pcm_costs_the_reply() {
         (500, "text/html", "<html>", Cause::Unreachable),
     ];
     let server = Server::start().await;
-    let mut voice = voice(&server.url).await;
+    let mut voice = voice(&server).await;
     for (context, (status, content_type, body, cause)) in (1..).zip(cases) {
         say(&voice, TtsCommand::Speak { context, text: "Hello.".into() }).await;
         server.request().await.answer(status, content_type, body).await;
@@ -103,9 +103,29 @@ async fn what_is_no_bare_pcm_costs_the_reply() {
 }
 
 #[tokio::test]
+async fn nobody_to_be_reached_is_told_before_anything_is_said() {
+    let server = Server::start().await;
+    let settings = patient(settings("openai", &server.url));
+    drop(server);
+    let key = || Secret::new("key".into());
+    let mut voice = tts(&settings, key()).unwrap().open(TtsOptions { language: Language::english() });
+    let event = next(&mut voice.events).await;
+    assert!(
+        matches!(&event, TtsEvent::Failed { context: None, error } if error.cause == Cause::Unreachable),
+        "{event:?}"
+    );
+    assert_eq!(soon("the end", voice.events.recv()).await, None);
+    let options = SttOptions { language: Language::english(), keywords: Vec::new(), endpointing_ms: 400 };
+    let mut ear = stt(&settings, key()).unwrap().open(options);
+    let event = next(&mut ear.events).await;
+    assert!(matches!(&event, SttEvent::Failed(error) if error.cause == Cause::Unreachable), "{event:?}");
+    assert_eq!(soon("the end", ear.events.recv()).await, None);
+}
+
+#[tokio::test]
 async fn utterance_is_cut_out_posted_and_comes_back_as_a_final() {
     let server = Server::start().await;
-    let mut ear = ear(&server.url, Value::Null).await;
+    let mut ear = ear(&server, Value::Null).await;
     feed(&ear, &silence(600)).await;
     feed(&ear, &vowels(900)).await;
     feed(&ear, &silence(900)).await;
@@ -132,7 +152,7 @@ async fn utterance_is_cut_out_posted_and_comes_back_as_a_final() {
 #[tokio::test]
 async fn finalize_posts_what_was_said_so_far_and_nothing_where_nothing_was() {
     let server = Server::start().await;
-    let mut ear = ear(&server.url, Value::Null).await;
+    let mut ear = ear(&server, Value::Null).await;
     feed(&ear, &silence(300)).await;
     ear.commands.send(SttCommand::Finalize).await.unwrap();
     assert!(
@@ -155,7 +175,7 @@ async fn finalize_posts_what_was_said_so_far_and_nothing_where_nothing_was() {
 #[tokio::test]
 async fn streamed_transcripts_give_interims() {
     let server = Server::start().await;
-    let mut ear = ear(&server.url, json!({ "stream": true })).await;
+    let mut ear = ear(&server, json!({ "stream": true })).await;
     feed(&ear, &vowels(900)).await;
     ear.commands.send(SttCommand::Finalize).await.unwrap();
     let mut asked = server.request().await;
@@ -177,7 +197,7 @@ async fn failed_transcription_ends_the_session() {
         (200, "not JSON", Cause::Malformed),
     ] {
         let server = Server::start().await;
-        let mut ear = ear(&server.url, Value::Null).await;
+        let mut ear = ear(&server, Value::Null).await;
         feed(&ear, &vowels(900)).await;
         ear.commands.send(SttCommand::Finalize).await.unwrap();
         server.request().await.answer(status, "application/json", body).await;
@@ -189,20 +209,29 @@ async fn failed_transcription_ends_the_session() {
     }
 }
 
-async fn voice(base_url: &str) -> TtsSession {
-    let voice = tts(&patient(settings("openai", base_url)), Secret::new("key".into())).unwrap();
+async fn voice(server: &Server) -> TtsSession {
+    let voice = tts(&patient(settings("openai", &server.url)), Secret::new("key".into())).unwrap();
     let mut session = voice.open(TtsOptions { language: Language::english() });
+    reached(server).await;
     assert_eq!(next(&mut session.events).await, TtsEvent::Opened);
     session
 }
 
-async fn ear(base_url: &str, options: Value) -> SttSession {
-    let settings = patient(settings_with("openai", base_url, options));
+async fn ear(server: &Server, options: Value) -> SttSession {
+    let settings = patient(settings_with("openai", &server.url, options));
     let keywords = vec!["Offhook".into(), "Zoë".into()];
     let options = SttOptions { language: Language::english(), keywords, endpointing_ms: 400 };
     let mut session = stt(&settings, Secret::new("key".into())).unwrap().open(options);
+    reached(server).await;
     assert_eq!(next(&mut session.events).await, SttEvent::Opened);
     session
+}
+
+/// A session begins with a connection. Not every server knows what it is asked for there.
+async fn reached(server: &Server) {
+    let asked = server.request().await;
+    assert_eq!(asked.line, "HEAD /models HTTP/1.1");
+    asked.answer(404, "application/json", "").await;
 }
 
 async fn say(voice: &TtsSession, command: TtsCommand) {

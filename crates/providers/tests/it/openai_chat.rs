@@ -205,6 +205,36 @@ async fn nobody_listening_is_unreachable() {
 }
 
 #[tokio::test]
+async fn connection_of_a_complete_reply_is_used_again() {
+    let server = Server::start().await;
+    let model = model(&server.url, Value::Null);
+    let mut reply = model.ask(hello());
+    let mut first = server.request().await;
+    first.stream_in_chunks("text/event-stream").await;
+    first.say_chunk(chunk(json!({ "content": "Yes." })).as_bytes()).await;
+    first.say_chunk(b"data: [DONE]\n\n").await;
+    assert_eq!(next(&mut reply.events).await, LlmEvent::Token("Yes.".into()));
+    assert!(matches!(next(&mut reply.events).await, LlmEvent::Done { .. }));
+    // The call has no more use for it, and the end of the answer comes only now.
+    drop(reply);
+    first.say_chunk(b"").await;
+    let mut again = std::pin::pin!(first.again());
+    loop {
+        let mut reply = model.ask(hello());
+        tokio::select! {
+            biased;
+            asked = &mut again => {
+                assert_eq!(asked.line, "POST /chat/completions HTTP/1.1");
+                return;
+            }
+            // The connection is not free yet.
+            other = server.request() => other.answer(500, "text/plain", "").await,
+        }
+        failure(&mut reply).await;
+    }
+}
+
+#[tokio::test]
 async fn dropping_a_reply_closes_the_connection() {
     let server = Server::start().await;
     let mut reply = ask(&server.url);

@@ -160,6 +160,25 @@ impl Exchange {
         self.say(body.as_bytes()).await;
     }
 
+    /// Answers with a body that comes in chunks, and does not end the connection.
+    pub async fn stream_in_chunks(&mut self, content_type: &str) {
+        let head = format!(
+            "HTTP/1.1 200 Said\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        self.say(head.as_bytes()).await;
+    }
+
+    /// The next chunk of such a body; an empty one ends it.
+    pub async fn say_chunk(&mut self, bytes: &[u8]) {
+        let chunk = [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+        self.say(&chunk).await;
+    }
+
+    /// The next request on the same connection.
+    pub async fn again(self) -> Exchange {
+        Exchange::read(self.stream).await
+    }
+
     /// Answers with a body that ends when the connection does.
     pub async fn stream(&mut self, content_type: &str) {
         self.begin(200, content_type, "").await;
