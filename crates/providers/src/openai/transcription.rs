@@ -141,11 +141,21 @@ impl Listener {
                 String::new()
             } else {
                 let wav = Bytes::from(Wav::mono(8_000, pcm).to_bytes());
-                let form = || form(&service, &options, &wav);
-                let post = || request(&service, Method::POST, &["audio", "transcriptions"]).multipart(form());
-                let response = http::ask(&service, post).await?;
-                let interim = |text| SttEvent::Interim { text, start_ms, end_ms };
-                transcript(&service, response, &events, interim).await?
+                let transcribe = async || {
+                    let form = || form(&service, &options, &wav);
+                    let post =
+                        || request(&service, Method::POST, &["audio", "transcriptions"]).multipart(form());
+                    let response = http::ask(&service, post).await?;
+                    let interim = |text| SttEvent::Interim { text, start_ms, end_ms };
+                    transcript(&service, response, &events, interim).await
+                };
+                match transcribe().await {
+                    // Nobody else has these words. Who has waited long already does not wait as long again.
+                    Err(error) if error.cause.may_pass() && error.cause != Cause::TimedOut => {
+                        transcribe().await?
+                    }
+                    result => result?,
+                }
             };
             let _ = events.send(SttEvent::Final { text, start_ms, end_ms, utterance_end }).await;
             Ok(())

@@ -60,16 +60,16 @@ const CASES: [(Option<Fault>, [Get; 8]); 14] = {
         (Some(refuse(401, None)),      [KEY,     KEY,     KEY,     KEY,     KEY,     KEY,     KEY,     KEY]),
         (Some(refuse(429, Some(10))),  [All,     All,     All,     All,     All,     All,     All,     All]),
         (Some(refuse(429, Some(60_000))), [BUSY, BUSY,    All,     All,     BUSY,    All,     All,     All]),
-        (Some(refuse(500, None)),      [GONE,    GONE,    GONE,    GONE,    GONE,    GONE,    GONE,    GONE]),
+        (Some(refuse(500, None)),      [GONE,    All,     GONE,    GONE,    GONE,    GONE,    GONE,    GONE]),
         (Some(Fault::Stall),           [LATE,    LATE,    Silence, Silence, LATE,    LATE,    LATE,    LATE]),
         (Some(Fault::StallMidStream),  [LATE,    LATE,    LATE,    All,     LATE,    LATE,    LATE,    LATE]),
-        (Some(Fault::Cut),             [GONE,    GONE,    GONE,    GONE,    GONE,    GONE,    GONE,    GONE]),
+        (Some(Fault::Cut),             [GONE,    All,     GONE,    GONE,    GONE,    GONE,    GONE,    GONE]),
         (Some(Fault::Empty),           [Nothing, Nothing, Nothing, Nothing, ODD,     ODD,     ODD,     ODD]),
         (Some(Fault::Late),            [All,     All,     All,     All,     All,     All,     All,     All]),
-        (Some(Fault::Duplicate),       [All,     ODD,     All,     All,     All,     All,     All,     All]),
+        (Some(Fault::Duplicate),       [All,     All,     All,     All,     All,     All,     All,     All]),
         (Some(Fault::WrongOrder),      [All,     All,     All,     All,     Part,    Part,    Part,    Part]),
         (Some(Fault::Endless),         [Endless, All,     LATE,    All,     LATE,    LATE,    LATE,    LATE]),
-        (Some(Fault::MalformedJson),   [ODD,     ODD,     ODD,     ODD,     All,     ODD,     ODD,     ODD]),
+        (Some(Fault::MalformedJson),   [ODD,     All,     ODD,     ODD,     All,     ODD,     ODD,     ODD]),
     ]
 };
 

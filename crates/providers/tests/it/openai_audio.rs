@@ -190,9 +190,32 @@ async fn streamed_transcripts_give_interims() {
 }
 
 #[tokio::test]
+async fn utterance_whose_post_fails_is_posted_again_before_the_next() {
+    let server = Server::start().await;
+    let mut ear = ear(&server, Value::Null).await;
+    let mut lengths = Vec::new();
+    for ms in [900, 1_500] {
+        feed(&ear, &vowels(ms)).await;
+        ear.commands.send(SttCommand::Finalize).await.unwrap();
+    }
+    for (status, body) in
+        [(503, ""), (200, r#"{"text":"First."}"#), (200, "not JSON"), (200, r#"{"text":"Second."}"#)]
+    {
+        let asked = server.request().await;
+        lengths.push(form(&asked).1.samples.len());
+        asked.answer(status, "application/json", body).await;
+    }
+    assert!(lengths[0] == lengths[1] && lengths[1] < lengths[2] && lengths[2] == lengths[3], "{lengths:?}");
+    for words in ["First.", "Second."] {
+        assert!(matches!(next(&mut ear.events).await, SttEvent::Final { text, .. } if text == words));
+    }
+}
+
+#[tokio::test]
 async fn failed_transcription_ends_the_session() {
     for (status, body, cause) in [
         (401, "{}", Cause::Key),
+        (500, "{}", Cause::Unreachable),
         (200, "{\"words\":[]}", Cause::Malformed),
         (200, "not JSON", Cause::Malformed),
     ] {
@@ -200,7 +223,10 @@ async fn failed_transcription_ends_the_session() {
         let mut ear = ear(&server, Value::Null).await;
         feed(&ear, &vowels(900)).await;
         ear.commands.send(SttCommand::Finalize).await.unwrap();
-        server.request().await.answer(status, "application/json", body).await;
+        // What may pass is tried once more.
+        for _ in 0..1 + usize::from(cause.may_pass()) {
+            server.request().await.answer(status, "application/json", body).await;
+        }
         assert!(
             matches!(next(&mut ear.events).await, SttEvent::Failed(error) if error.cause == cause),
             "{status} {body}"
