@@ -25,7 +25,11 @@ const KEEP_IDLE: Duration = Duration::from_secs(90);
 const READ_OUT: Duration = Duration::from_secs(2);
 
 /// How often a shared HTTP/2 connection is checked, so that a dead one is found before a caller waits for it.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long such a check may take. Interval and this are the longest for which requests, and their repetitions, go to a dead
+/// connection.
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Upper bound for TCP and TLS; what an [`Endpoint`] says is usually shorter.
 const MAX_CONNECT: Duration = Duration::from_secs(10);
@@ -55,6 +59,7 @@ pub(crate) fn client() -> &'static Client {
             .tcp_nodelay(true)
             .pool_idle_timeout(KEEP_IDLE)
             .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_keep_alive_while_idle(true)
             // A redirect would carry the key to another host.
             .redirect(reqwest::redirect::Policy::none())
