@@ -111,16 +111,18 @@ impl ErrorBody {
         let Ok(Value::Object(whole)) = serde_json::from_slice(body) else { return ErrorBody::default() };
         let nested = ["error", "detail"].iter().find_map(|name| whole.get(*name)?.as_object());
         let fields = nested.unwrap_or(&whole);
-        let text =
-            |names: &[&str]| names.iter().find_map(|name| fields.get(*name)?.as_str().map(str::to_owned));
-        let is_code = |code: &String| {
+        let text = |name: &&str| fields.get(*name)?.as_str();
+        // The kind of a message that is an error is no code.
+        let is_code = |code: &&str| {
             code.len() <= MAX_CODE_BYTES
+                && !code.eq_ignore_ascii_case("error")
                 && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
+        let codes = ["code", "err_code", "error_code", "status", "type", "category", "error"];
+        let messages = ["message", "err_msg", "error", "detail", "title"];
         ErrorBody {
-            code: text(&["code", "err_code", "error_code", "status", "type", "category", "error"])
-                .filter(is_code),
-            message: text(&["message", "err_msg", "error", "detail", "title"]),
+            code: codes.iter().filter_map(text).find(is_code).map(str::to_owned),
+            message: messages.iter().find_map(text).map(str::to_owned),
             status: ["status_code", "code", "status"].iter().find_map(|name| fields.get(*name)?.as_u64()),
         }
     }
@@ -161,6 +163,20 @@ mod tests {
             let error = by_status("x", status, body.as_bytes(), &Secret::default());
             assert_eq!(error.cause, cause, "{status} {body}");
             assert!(error.detail.starts_with(&format!("HTTP {status}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn errors_in_a_stream_are_named_by_what_they_say() {
+        let cases = [
+            (r#"{"type":"error","error":"gone for good","status_code":400}"#, "error in the stream, 400"),
+            (r#"{"type":"Error","code":"NET_1","description":"x"}"#, "error in the stream, NET_1"),
+            (r#"{"error":"quota_exceeded","message":"x"}"#, "error in the stream, quota_exceeded"),
+            (r#"{"error":{"message":"a b","type":"server_error"}}"#, "error in the stream, server_error"),
+            (r#"{"object":"error","message":"x","code":503}"#, "error in the stream, 503"),
+        ];
+        for (body, detail) in cases {
+            assert_eq!(in_stream("x", body.as_bytes()).detail, detail, "{body}");
         }
     }
 
