@@ -47,11 +47,9 @@ pub enum AudioFormat {
     },
 }
 
-/// Where a provider is reached: one connection's settings. The base URL may name a compatible server, a proxy or a simulator.
+/// What holds for all that is asked of a provider: one connection's settings.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Without a trailing slash; `ws`/`wss` are derived from `http`/`https`.
-    pub base_url: String,
     /// The key; empty where the server needs none.
     pub key: Secret<String>,
     /// Headers beside those the provider asks for, such as a proxy's.
@@ -184,8 +182,6 @@ pub enum SttEvent {
         /// The words since the last final.
         text: String,
     },
-    /// They were not done after all.
-    Resumed,
     /// The session is dead.
     Failed(ProviderError),
 }

@@ -243,7 +243,6 @@ fn service(
         provider: kind,
         base: base.ok_or(SettingsError::BaseUrl { kind })?,
         endpoint: Endpoint {
-            base_url: base_url.to_owned(),
             key,
             headers: connection.headers.clone(),
             connect_timeout: timeout(connection.connect_timeout_ms, CONNECT_TIMEOUT_MS),

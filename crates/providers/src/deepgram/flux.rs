@@ -87,14 +87,13 @@ impl TurnListener {
         self.start_ms = ms(frame.audio_window_start.unwrap_or_default());
         self.end_ms = ms(frame.audio_window_end.unwrap_or_default());
         match event {
-            "StartOfTurn" | "Update" => {
+            "StartOfTurn" | "Update" | "TurnResumed" => {
                 let text = self.rest();
                 if !text.is_empty() {
                     out.report(SttEvent::Interim { text, start_ms: self.start_ms, end_ms: self.end_ms });
                 }
             }
             "EagerEndOfTurn" => out.report(SttEvent::EagerEnd { text: self.rest() }),
-            "TurnResumed" => out.report(SttEvent::Resumed),
             "EndOfTurn" => {
                 self.make_final(true, out);
                 self.turn.clear();

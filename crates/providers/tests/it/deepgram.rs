@@ -187,7 +187,7 @@ async fn flux_tells_turns_and_early_guesses() {
         interim("do"),
         interim("do you"),
         SttEvent::EagerEnd { text: "do you open".into() },
-        SttEvent::Resumed,
+        interim("do you open"),
         interim("do you open on"),
     ];
     for event in told {

@@ -174,7 +174,7 @@ impl Case {
         let mut interim = String::new();
         while let Some(event) = soon("a report", events.recv()).await {
             match event {
-                SttEvent::Opened | SttEvent::UtteranceEnd | SttEvent::Resumed => {}
+                SttEvent::Opened | SttEvent::UtteranceEnd => {}
                 SttEvent::Interim { text, .. } | SttEvent::EagerEnd { text } => {
                     let is_whole = text == WORDS;
                     interim = text;

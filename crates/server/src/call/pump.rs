@@ -528,7 +528,6 @@ impl Pump {
             }
             Some(SttEvent::UtteranceEnd) => Input::UtteranceEnd { stt },
             Some(SttEvent::EagerEnd { text }) => Input::EagerEnd { stt, text },
-            Some(SttEvent::Resumed) => return,
             Some(SttEvent::Failed(error)) => {
                 tracing::warn!(%error, "Recogniser failed");
                 self.ear.stt = None;
