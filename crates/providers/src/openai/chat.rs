@@ -97,7 +97,7 @@ async fn answer(
         let told = str::from_utf8(&whole).map_err(|_| assembler.not_understood())?;
         assembler.event(told)?;
         assembler.end()?;
-        deliver(&mut assembler, events).await;
+        deliver(service, &mut assembler, events).await;
         return Ok(None);
     }
     stream(service, response, assembler, events).await
@@ -121,7 +121,7 @@ async fn stream(
         };
         let Some(piece) = piece else {
             assembler.end()?;
-            deliver(&mut assembler, events).await;
+            deliver(service, &mut assembler, events).await;
             return Ok(None);
         };
         read_bytes += piece.len();
@@ -136,7 +136,7 @@ async fn stream(
                 understood = assembler.event(data);
             }
         });
-        deliver(&mut assembler, events).await;
+        deliver(service, &mut assembler, events).await;
         understood?;
         read.map_err(|error| ProviderError::malformed(provider, error.to_string()))?;
         if assembler.finish.is_some() {
@@ -148,8 +148,15 @@ async fn stream(
     Ok(Some(response))
 }
 
-async fn deliver(assembler: &mut Assembler, events: &mpsc::Sender<LlmEvent>) {
+async fn deliver(service: &Service, assembler: &mut Assembler, events: &mpsc::Sender<LlmEvent>) {
     for event in assembler.told.drain(..) {
+        if matches!(event, LlmEvent::Done { cut_off: true, .. }) {
+            tracing::warn!(
+                provider = service.provider,
+                model = service.model,
+                "Model broke off its reply at the length limit"
+            );
+        }
         // Where nobody listens, the whole reply is dropped by the task above.
         let _ = events.send(event).await;
     }
