@@ -9,7 +9,7 @@ use crate::ws::{self, Outbox, Protocol};
 use crate::{AudioFormat, ProviderError, Tts, TtsCommand, TtsEvent, TtsOptions, TtsSession, http};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -44,8 +44,7 @@ impl Tts for Voice {
 
 /// A list of voices: the harmless test.
 pub(crate) fn list_request(service: &Service) -> RequestBuilder {
-    let request = http::client().get(service.url(&["voices"])).query(&[("limit", "1")]);
-    headers(service).into_iter().fold(request, |request, (name, value)| request.header(name, value))
+    http::request(Method::GET, service.url(&["voices"]), headers(service)).query(&[("limit", "1")])
 }
 
 fn headers(service: &Service) -> Vec<(&'static str, String)> {

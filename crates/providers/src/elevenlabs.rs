@@ -9,7 +9,7 @@ use crate::ws::{self, Outbox, Protocol};
 use crate::{AudioFormat, ProviderError, Tts, TtsCommand, TtsEvent, TtsOptions, TtsSession, http};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -55,8 +55,7 @@ impl Tts for Voice {
 
 /// A list of voices: the harmless test. (A key that is limited to speech may not read its user.)
 pub(crate) fn list_request(service: &Service) -> RequestBuilder {
-    let request = http::client().get(service.url(&["v1", "voices"]));
-    service.key_header("xi-api-key", "").into_iter().fold(request, |request, (k, v)| request.header(k, v))
+    http::request(Method::GET, service.url(&["v1", "voices"]), service.key_header("xi-api-key", ""))
 }
 
 #[derive(Default, Serialize)]

@@ -7,13 +7,14 @@ use crate::throttle::Refused;
 use crate::{Cause, Endpoint, ProviderError};
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use rustls::{ClientConfig, RootCertStore};
 use std::error::Error;
 use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
+use url::Url;
 
 /// Longest body that is read whole: error messages, transcripts.
 const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -49,7 +50,7 @@ pub(crate) fn tls() -> Arc<ClientConfig> {
 }
 
 /// The client that all requests share, with its pool of open connections.
-pub(crate) fn client() -> &'static Client {
+fn client() -> &'static Client {
     static CLIENT: LazyLock<Client> = LazyLock::new(|| {
         let mut tls = (*tls()).clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -67,6 +68,16 @@ pub(crate) fn client() -> &'static Client {
             .expect("the TLS configuration is one that the client takes")
     });
     &CLIENT
+}
+
+/// A request, with the headers that carry the key.
+pub(crate) fn request(
+    method: Method,
+    url: Url,
+    headers: impl IntoIterator<Item = (&'static str, String)>,
+) -> RequestBuilder {
+    let request = client().request(method, url);
+    headers.into_iter().fold(request, |request, (name, value)| request.header(name, value))
 }
 
 /// Sends a request, once more where the provider asks for a short pause, and waits for the head of a good answer; any other

@@ -12,13 +12,12 @@ pub(crate) use speak::{Speak, Speaker};
 use crate::http;
 use crate::settings::Service;
 use crate::ws::Dial;
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use url::Url;
 
 /// A list of projects: the harmless test.
 pub(crate) fn list_request(service: &Service) -> RequestBuilder {
-    let request = http::client().get(service.url(&["v1", "projects"]));
-    authorization(service).into_iter().fold(request, |request, (name, value)| request.header(name, value))
+    http::request(Method::GET, service.url(&["v1", "projects"]), authorization(service))
 }
 
 fn dial(service: &Service, url: Url) -> Dial {

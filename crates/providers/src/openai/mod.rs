@@ -24,7 +24,5 @@ async fn reach(service: &Service) -> Result<(), ProviderError> {
 }
 
 fn request(service: &Service, method: Method, path: &[&str]) -> RequestBuilder {
-    let request = http::client().request(method, service.url(path));
-    let key = service.key_header("authorization", "Bearer ");
-    key.into_iter().fold(request, |request, (name, value)| request.header(name, value))
+    http::request(method, service.url(path), service.key_header("authorization", "Bearer "))
 }
