@@ -28,6 +28,7 @@ mod refusal;
 mod settings;
 pub mod sse;
 mod throttle;
+mod utterances;
 mod ws;
 
 pub use settings::{Connection, ProviderSettings, SettingsError, check, llm, stt, tts};

@@ -4,13 +4,13 @@
 use super::grammar::grammar;
 use super::script::Script;
 use super::{NAME, UNCLEAR, brain};
+use crate::utterances::{Found, Utterance, Utterances};
 use crate::{
     AudioFormat, Cause, ProviderError, SESSION_QUEUE, Stt, SttCommand, SttEvent, SttOptions, SttSession,
 };
 use offhook_core::ChatMessage;
 use offhook_media::LINE_RATE_HZ;
 use offhook_media::resample::Resampler;
-use offhook_media::vad::{Vad, VadEvent};
 use offhook_sphinx::{Hypothesis, Model, Recogniser, SAMPLE_RATE_HZ, TRUSTED};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +30,7 @@ const PRE_ROLL_MS: u64 = 240;
 const INTERIM_MS: u64 = 240;
 
 /// The shortest silence that ends an utterance, whatever is asked for: within words there are pauses of this length.
-const LEAST_ENDPOINTING_MS: u64 = 200;
+const LEAST_ENDPOINTING_MS: u32 = 200;
 
 /// Sound shorter than this is a cough or a click, and not worth a "sorry?".
 const LEAST_SPEECH_MS: u64 = 240;
@@ -76,7 +76,7 @@ fn listen(
     report: &mpsc::Sender<SttEvent>,
 ) -> Result<(), ProviderError> {
     let recogniser = Loan::take(cache).map_err(|error| broken(Cause::Unreachable, error.to_string()))?;
-    let mut ear = Ear::new(recogniser, u64::from(options.endpointing_ms))?;
+    let mut ear = Ear::new(recogniser, options.endpointing_ms)?;
     let mut events = vec![SttEvent::Opened];
     loop {
         for event in events.drain(..) {
@@ -104,38 +104,29 @@ fn broken(cause: Cause, detail: String) -> ProviderError {
 /// One caller's audio, as it becomes words.
 struct Ear {
     recogniser: Loan,
-    vad: Vad,
+    utterances: Utterances,
+    found: Vec<Found>,
     wide: Resampler,
-    /// Audio heard, in samples of the line.
-    heard: u64,
-    /// The last of it, at the recogniser's rate.
+    /// The last audio that was heard, at the recogniser's rate.
     recent: Vec<i16>,
-    utterance: Option<Utterance>,
-    endpointing_ms: u64,
+    looked_at_ms: u64,
+    interim: String,
     /// The grammar to use from the next utterance on.
     next_grammar: Option<String>,
 }
 
-struct Utterance {
-    start_ms: u64,
-    /// When speech stopped, if it is quiet.
-    quiet_since_ms: Option<u64>,
-    looked_at_ms: u64,
-    interim: String,
-}
-
 impl Ear {
-    fn new(recogniser: Loan, endpointing_ms: u64) -> Result<Self, ProviderError> {
+    fn new(recogniser: Loan, endpointing_ms: u32) -> Result<Self, ProviderError> {
         let wide = Resampler::new(LINE_RATE_HZ, SAMPLE_RATE_HZ)
             .map_err(|error| broken(Cause::Refused, error.to_string()))?;
         Ok(Ear {
             recogniser,
-            vad: Vad::default(),
+            utterances: Utterances::new(endpointing_ms.max(LEAST_ENDPOINTING_MS), MAX_UTTERANCE_MS),
+            found: vec![],
             wide,
-            heard: 0,
             recent: vec![],
-            utterance: None,
-            endpointing_ms: endpointing_ms.max(LEAST_ENDPOINTING_MS),
+            looked_at_ms: 0,
+            interim: String::new(),
             next_grammar: None,
         })
     }
@@ -143,47 +134,40 @@ impl Ear {
     fn expect(&mut self, messages: &[ChatMessage]) {
         let (script, expects) = brain::expects(messages);
         self.next_grammar = Some(grammar(&script, expects));
-        if self.utterance.is_none() {
+        if self.utterances.since_ms().is_none() {
             self.use_next_grammar();
         }
     }
 
     fn hear(&mut self, pcm: &[i16], events: &mut Vec<SttEvent>) {
         for frame in pcm.chunks(offhook_media::FRAME_SAMPLES) {
-            let mut found = vec![];
-            self.vad.push(frame, &mut found);
-            self.heard += frame.len() as u64;
             let before = self.recent.len();
             self.wide.push(frame, &mut self.recent);
-            if self.utterance.is_some() {
+            if self.utterances.since_ms().is_some() {
                 self.recogniser.feed(&self.recent[before..]);
             }
-            for event in found {
-                self.notice(event);
-            }
+            self.utterances.hear(frame, &mut self.found);
+            self.take(events);
             self.forget_old();
             self.look(events);
         }
     }
 
-    fn notice(&mut self, event: VadEvent) {
-        match (event, &mut self.utterance) {
-            (VadEvent::SpeechStarted { .. }, Some(utterance)) => utterance.quiet_since_ms = None,
-            (VadEvent::SpeechStopped { at_ms }, Some(utterance)) => utterance.quiet_since_ms = Some(at_ms),
-            (VadEvent::SpeechStarted { at_ms }, None) => {
-                self.use_next_grammar();
-                self.recogniser.start();
-                self.recogniser.feed(&self.recent);
-                let looked_at_ms = self.now_ms();
-                self.utterance = Some(Utterance {
-                    start_ms: at_ms,
-                    quiet_since_ms: None,
-                    looked_at_ms,
-                    interim: String::new(),
-                });
+    fn take(&mut self, events: &mut Vec<SttEvent>) {
+        for found in std::mem::take(&mut self.found) {
+            match found {
+                Found::Begins { .. } => self.begin(),
+                Found::Ends(utterance) => self.end(utterance, events),
             }
-            (VadEvent::SpeechStopped { .. }, None) => {}
         }
+    }
+
+    fn begin(&mut self) {
+        self.use_next_grammar();
+        self.recogniser.start();
+        self.recogniser.feed(&self.recent);
+        self.looked_at_ms = self.utterances.now_ms();
+        self.interim.clear();
     }
 
     /// Keeps no more than the pre-roll.
@@ -195,34 +179,24 @@ impl Ear {
     }
 
     fn look(&mut self, events: &mut Vec<SttEvent>) {
-        let now_ms = self.now_ms();
-        let Some(utterance) = &mut self.utterance else { return };
-        let quiet = utterance.quiet_since_ms.is_some_and(|since| now_ms >= since + self.endpointing_ms);
-        let too_long = now_ms >= utterance.start_ms + MAX_UTTERANCE_MS;
-        if quiet || too_long {
-            return self.end(quiet, events);
-        }
-        if now_ms < utterance.looked_at_ms + INTERIM_MS {
+        let now_ms = self.utterances.now_ms();
+        let Some(start_ms) = self.utterances.since_ms() else { return };
+        if now_ms < self.looked_at_ms + INTERIM_MS {
             return;
         }
-        utterance.looked_at_ms = now_ms;
-        if let Some(text) =
-            self.recogniser.partial().and_then(trusted).filter(|text| *text != utterance.interim)
-        {
-            utterance.interim.clone_from(&text);
-            events.push(SttEvent::Interim {
-                text,
-                start_ms: short(utterance.start_ms),
-                end_ms: short(now_ms),
-            });
+        self.looked_at_ms = now_ms;
+        if let Some(text) = self.recogniser.partial().and_then(trusted).filter(|text| *text != self.interim) {
+            self.interim.clone_from(&text);
+            events.push(SttEvent::Interim { text, start_ms: short(start_ms), end_ms: short(now_ms) });
         }
     }
 
     fn finalize(&mut self, events: &mut Vec<SttEvent>) {
-        if self.utterance.is_some() {
-            return self.end(false, events);
+        self.utterances.end(&mut self.found);
+        if !self.found.is_empty() {
+            return self.take(events);
         }
-        let now = short(self.now_ms());
+        let now = short(self.utterances.now_ms());
         events.push(SttEvent::Final {
             text: String::new(),
             start_ms: now,
@@ -231,17 +205,15 @@ impl Ear {
         });
     }
 
-    fn end(&mut self, utterance_end: bool, events: &mut Vec<SttEvent>) {
-        let now_ms = self.now_ms();
-        let Some(utterance) = self.utterance.take() else { return };
-        let end_ms = utterance.quiet_since_ms.unwrap_or(now_ms);
-        let spoke = end_ms.saturating_sub(utterance.start_ms) >= LEAST_SPEECH_MS;
-        let words = self.recogniser.finish().and_then(trusted);
-        let text = words.unwrap_or_else(|| if spoke { UNCLEAR.to_owned() } else { String::new() });
+    fn end(&mut self, utterance: Utterance, events: &mut Vec<SttEvent>) {
+        let Utterance { start_ms, end_ms, has_speech, is_over } = utterance;
+        let words = self.recogniser.finish().and_then(trusted).filter(|_| has_speech);
+        let is_unclear = has_speech && end_ms - start_ms >= LEAST_SPEECH_MS;
+        let text = words.unwrap_or_else(|| if is_unclear { UNCLEAR.to_owned() } else { String::new() });
         // What was heard is used up: the next utterance does not begin with it.
         self.recent.clear();
-        let (start_ms, end_ms) = (short(utterance.start_ms), short(end_ms));
-        events.push(SttEvent::Final { text, start_ms, end_ms, utterance_end });
+        let (start_ms, end_ms) = (short(start_ms), short(end_ms));
+        events.push(SttEvent::Final { text, start_ms, end_ms, utterance_end: is_over });
         self.use_next_grammar();
     }
 
@@ -250,10 +222,6 @@ impl Ear {
         if let Err(error) = self.recogniser.set_grammar(&grammar) {
             tracing::warn!(%error, "The recogniser keeps its former grammar");
         }
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.heard * 1_000 / u64::from(LINE_RATE_HZ)
     }
 }
 

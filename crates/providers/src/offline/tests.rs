@@ -183,6 +183,26 @@ async fn words_come_early_and_an_utterance_ends_once() {
     assert_eq!(finals, [("what time do you close on friday".to_owned(), true), (String::new(), false)]);
 }
 
+#[tokio::test]
+async fn what_is_said_behind_an_early_final_is_heard_too() {
+    let mut session = open();
+    let pcm = line("are you open on sunday");
+    let (first, rest) = pcm.split_at(pcm.len() / 2);
+    feed(&session, first).await;
+    session.commands.send(SttCommand::Finalize).await.unwrap();
+    feed(&session, rest).await;
+    drop(session.commands);
+    let mut finals = vec![];
+    while let Some(event) = session.events.recv().await {
+        if let SttEvent::Final { text, start_ms, end_ms, utterance_end } = event {
+            assert!(start_ms < end_ms && !text.is_empty());
+            finals.push((end_ms, start_ms, utterance_end));
+        }
+    }
+    let [(first_end_ms, _, false), (_, rest_start_ms, true)] = finals[..] else { panic!("{finals:?}") };
+    assert_eq!(first_end_ms, rest_start_ms);
+}
+
 #[test]
 fn a_model_that_cannot_be_unpacked_fails_with_words() {
     // A kept recogniser needs no model, so the folder is tried directly.

@@ -6,12 +6,12 @@ use crate::json::Text;
 use crate::refusal::in_stream;
 use crate::settings::Service;
 use crate::sse::SseReader;
+use crate::utterances::{self, Found, Utterances};
 use crate::{
     AudioFormat, Cause, ProviderError, SESSION_QUEUE, Stt, SttCommand, SttEvent, SttOptions, SttSession, http,
 };
 use bytes::Bytes;
 use offhook_media::g711::Law;
-use offhook_media::vad::{Settings as VadSettings, Vad, VadEvent};
 use offhook_media::wav::Wav;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, Response};
@@ -105,13 +105,11 @@ impl Listener {
             tokio::select! {
                 command = commands.recv(), if accepting => match command {
                     Some(SttCommand::Audio(audio)) => self.ear.hear(&audio, &mut self.waiting),
-                    Some(SttCommand::Finalize) => self.waiting.push_back(self.ear.cut(false)),
+                    Some(SttCommand::Finalize) => self.ear.finalize(&mut self.waiting),
                     Some(SttCommand::Context(_)) => {}
                     None => {
                         accepting = false;
-                        if self.ear.has_speech {
-                            self.waiting.push_back(self.ear.cut(true));
-                        }
+                        self.ear.close(&mut self.waiting);
                     }
                 },
                 reached = &mut reaching, if !is_reached => {
@@ -286,69 +284,70 @@ struct Utterance {
 
 /// Cuts utterances out of a line's audio.
 struct Ear {
-    vad: Vad,
-    heard: Vec<VadEvent>,
+    utterances: Utterances,
+    found: Vec<Found>,
     /// Audio that may still be needed.
     pcm: Vec<i16>,
     /// Samples of the session before `pcm`.
     before: u64,
-    /// Where, in samples of the session, the utterance begins that is being spoken.
-    since: Option<u64>,
-    /// Speech has been heard since then.
-    has_speech: bool,
 }
 
 impl Ear {
     fn new(endpointing_ms: u32) -> Self {
-        let vad = Vad::new(VadSettings { hang_ms: endpointing_ms, ..VadSettings::default() });
-        Ear { vad, heard: Vec::new(), pcm: Vec::new(), before: 0, since: None, has_speech: false }
+        let utterances = Utterances::new(endpointing_ms, MAX_UTTERANCE_MS);
+        Ear { utterances, found: Vec::new(), pcm: Vec::new(), before: 0 }
     }
 
-    fn hear(&mut self, audio: &[u8], utterances: &mut VecDeque<Utterance>) {
+    fn hear(&mut self, audio: &[u8], waiting: &mut VecDeque<Utterance>) {
         let fed = self.pcm.len();
         Law::Mu.decode(audio, &mut self.pcm);
-        let mut heard = std::mem::take(&mut self.heard);
-        self.vad.push(&self.pcm[fed..], &mut heard);
-        for event in heard.drain(..) {
-            match event {
-                VadEvent::SpeechStarted { at_ms } => {
-                    let start = at_ms.saturating_sub(LEAD_IN_MS) * SAMPLES_PER_MS;
-                    self.since = Some(start.max(self.before));
-                    self.has_speech = true;
-                }
-                VadEvent::SpeechStopped { at_ms } => {
-                    // What follows an early cut may be silence only.
-                    self.has_speech &= self.since.is_some_and(|since| at_ms * SAMPLES_PER_MS > since);
-                    utterances.push_back(self.cut(true));
-                    self.since = None;
-                }
-            }
-        }
-        self.heard = heard;
-        match self.since {
-            Some(since) if self.now() - since > MAX_UTTERANCE_MS * SAMPLES_PER_MS => {
-                utterances.push_back(self.cut(false));
-            }
-            Some(_) => {}
-            None if self.pcm.len() as u64 > 8 * LEAD_IN_MS * SAMPLES_PER_MS => {
-                self.forget(self.now() - 2 * LEAD_IN_MS * SAMPLES_PER_MS);
-            }
-            None => {}
+        self.utterances.hear(&self.pcm[fed..], &mut self.found);
+        self.cut(waiting);
+        if self.utterances.since_ms().is_none() && self.pcm.len() as u64 > 8 * LEAD_IN_MS * SAMPLES_PER_MS {
+            self.forget(self.now() - 2 * LEAD_IN_MS * SAMPLES_PER_MS);
         }
     }
 
-    /// What was spoken since the last cut.
-    fn cut(&mut self, utterance_end: bool) -> Utterance {
-        let now = self.now();
-        let start = self.since.unwrap_or(now);
-        self.forget(start);
-        let heard = std::mem::take(&mut self.pcm);
-        let pcm = if self.has_speech { heard } else { Vec::new() };
-        self.before = now;
-        self.since = self.vad.is_speaking().then_some(now);
-        self.has_speech = self.since.is_some();
-        let ms = |samples: u64| u32::try_from(samples / SAMPLES_PER_MS).unwrap_or(u32::MAX);
-        Utterance { pcm, start_ms: ms(start), end_ms: ms(now), utterance_end }
+    /// Cuts off what has been spoken so far, though it may be nothing.
+    fn finalize(&mut self, waiting: &mut VecDeque<Utterance>) {
+        self.utterances.end(&mut self.found);
+        if self.found.is_empty() {
+            let now_ms = short(self.utterances.now_ms());
+            waiting.push_back(Utterance {
+                pcm: Vec::new(),
+                start_ms: now_ms,
+                end_ms: now_ms,
+                utterance_end: false,
+            });
+        }
+        self.cut(waiting);
+    }
+
+    /// The line is closed: cuts off what was being spoken.
+    fn close(&mut self, waiting: &mut VecDeque<Utterance>) {
+        let known = waiting.len();
+        self.utterances.end(&mut self.found);
+        self.cut(waiting);
+        waiting.iter_mut().skip(known).for_each(|last| last.utterance_end = true);
+    }
+
+    fn cut(&mut self, waiting: &mut VecDeque<Utterance>) {
+        for found in std::mem::take(&mut self.found) {
+            match found {
+                Found::Begins { at_ms } => self.forget(at_ms.saturating_sub(LEAD_IN_MS) * SAMPLES_PER_MS),
+                Found::Ends(utterances::Utterance { has_speech, is_over, .. }) => {
+                    let start = self.before;
+                    let heard = std::mem::take(&mut self.pcm);
+                    self.before += heard.len() as u64;
+                    waiting.push_back(Utterance {
+                        pcm: if has_speech { heard } else { Vec::new() },
+                        start_ms: short(start / SAMPLES_PER_MS),
+                        end_ms: short(self.before / SAMPLES_PER_MS),
+                        utterance_end: is_over,
+                    });
+                }
+            }
+        }
     }
 
     fn now(&self) -> u64 {
@@ -362,4 +361,8 @@ impl Ear {
         self.pcm.drain(..drop);
         self.before += drop as u64;
     }
+}
+
+fn short(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
 }
