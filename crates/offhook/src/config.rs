@@ -28,6 +28,7 @@ pub struct Server {
     pub public_url: String,
     pub data: PathBuf,
     pub database: String,
+    pub vault_key: String,
     pub node: String,
     pub lease_s: u32,
     pub drain_s: u64,
@@ -73,6 +74,23 @@ impl Config {
         match self.server.database.as_str() {
             "" => format!("sqlite://{}", absolute(&self.server.data.join("offhook.db")).display()),
             address => address.to_owned(),
+        }
+    }
+
+    /// Where the database is, without the password that its address may hold.
+    pub fn database_place(&self) -> String {
+        match self.server.database.as_str() {
+            "" => self.server.data.display().to_string(),
+            address if address.starts_with("sqlite:") => address.to_owned(),
+            _ => "server.database".to_owned(),
+        }
+    }
+
+    /// The file of the keys that seal credentials.
+    pub fn vault_key(&self) -> PathBuf {
+        match self.server.vault_key.as_str() {
+            "" => self.server.data.join("vault.key"),
+            path => path.into(),
         }
     }
 }

@@ -4,6 +4,7 @@ mod commands;
 mod config;
 mod declared;
 mod demo;
+mod private_file;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -33,6 +34,8 @@ enum Command {
     Apply(commands::apply::Args),
     /// Run the simulated carrier as a server
     Carrier(commands::carrier::Args),
+    /// See to the keys that seal credentials
+    Vault(commands::vault::Args),
 }
 
 fn main() -> Result<()> {
@@ -53,6 +56,7 @@ fn main() -> Result<()> {
             Command::Replay(args) => commands::replay::run(args).await,
             Command::Apply(args) => commands::apply::run(args).await,
             Command::Carrier(args) => commands::carrier::run(args).await,
+            Command::Vault(args) => commands::vault::run(args).await,
         }
     })
 }

@@ -9,9 +9,10 @@ use crate::vault::Sealed;
 use crate::{Store, tenant};
 use offhook_core::entity::{Connection, ConnectionStatus};
 use offhook_core::{ConnectionId, Secret};
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
 };
 use serde_json::{Value, json};
 
@@ -28,6 +29,15 @@ pub struct ConnectionSpec {
     pub config: Value,
     /// The credentials; `None` leaves those that are stored.
     pub secret: Option<Secret<String>>,
+}
+
+/// A vault key that credentials are sealed with and that this process was not given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingKey {
+    /// The key's fingerprint.
+    pub key_id: String,
+    /// The names of the connections that cannot be used without it.
+    pub connections: Vec<String>,
 }
 
 impl Store {
@@ -122,6 +132,46 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
+    /// Which keys are wanted to open all credentials and were not given. The system's own.
+    pub async fn missing_keys(&self) -> Result<Vec<MissingKey>, StoreError> {
+        let sealed: Vec<(String, String)> = connection::Entity::find()
+            .select_only()
+            .columns([connection::Column::SecretKeyId, connection::Column::Name])
+            .filter(connection::Column::SecretKeyId.is_not_null())
+            .filter(connection::Column::SecretKeyId.is_not_in(self.vault.key_ids()))
+            .order_by_asc(connection::Column::Id)
+            .into_tuple()
+            .all(self.read())
+            .await?;
+        let mut missing: Vec<MissingKey> = Vec::new();
+        for (key_id, name) in sealed {
+            match missing.iter_mut().find(|key| key.key_id == key_id) {
+                Some(key) => key.connections.push(name),
+                None => missing.push(MissingKey { key_id, connections: vec![name] }),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Removes every credential that a lost key has sealed, and names the connections that are without one now. The system's own.
+    pub async fn forget_secrets(&self, key_id: &str) -> Result<Vec<String>, StoreError> {
+        let tx = self.begin().await?;
+        let sealed_with_it = connection::Column::SecretKeyId.eq(key_id);
+        let rows = connection::Entity::find().filter(sealed_with_it.clone()).all(&tx).await?;
+        connection::Entity::update_many()
+            .col_expr(connection::Column::Secret, Expr::value(None::<Vec<u8>>))
+            .col_expr(connection::Column::SecretKeyId, Expr::value(None::<String>))
+            .col_expr(connection::Column::Status, Expr::value(ConnectionStatus::Unchecked.as_str()))
+            .col_expr(connection::Column::StatusReason, Expr::value(None::<String>))
+            .col_expr(connection::Column::CheckedAtUs, Expr::value(None::<i64>))
+            .col_expr(connection::Column::Revision, Expr::col(connection::Column::Revision).add(1))
+            .filter(sealed_with_it)
+            .exec(&tx)
+            .await?;
+        tx.commit().await?;
+        Ok(rows.into_iter().map(|row| row.name).collect())
+    }
+
     /// Seals every credential anew that an earlier key has sealed, and tells how many. The system's own.
     pub async fn reseal_secrets(&self) -> Result<usize, StoreError> {
         let tx = self.begin().await?;
@@ -131,7 +181,14 @@ impl Store {
             .await?;
         let mut resealed = 0;
         for row in rows {
-            let Some(secret) = self.unseal(&row)? else { continue };
+            let secret = match self.unseal(&row) {
+                Ok(Some(secret)) => secret,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(connection.id = row.id, %error, "A credential stays as it is: it does not open");
+                    continue;
+                }
+            };
             let sealed = self.vault.seal(&*self.environment, &row.id, &secret);
             connection::Entity::update_many()
                 .col_expr(connection::Column::Secret, Expr::value(sealed.blob))

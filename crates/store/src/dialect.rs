@@ -1,6 +1,7 @@
 //! Everything in which SQLite and PostgreSQL differ: how they are opened, how a writer locks, how they name their failures.
 //! It knows no table; the queries are the same on both.
 
+use crate::Start;
 use crate::error::StoreError;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, ConnectOptions as _, postgres::PgConnectOptions};
@@ -63,10 +64,10 @@ pub(crate) enum Alone {
     CreateFirst = 0x0ff_0002,
 }
 
-pub(crate) async fn connect(url: &str) -> Result<Pools, StoreError> {
+pub(crate) async fn connect(url: &str, start: Start) -> Result<Pools, StoreError> {
     let scheme = url.split(':').next().unwrap_or_default();
     match scheme {
-        "sqlite" => connect_sqlite(url).await,
+        "sqlite" => connect_sqlite(url, start).await,
         "postgres" | "postgresql" => connect_postgres(url).await,
         _ => Err(StoreError::Address { scheme: scheme.chars().take(20).collect() }),
     }
@@ -74,13 +75,18 @@ pub(crate) async fn connect(url: &str) -> Result<Pools, StoreError> {
 
 /// One connection writes and others read: writers then wait for each other in a fair queue of ours, where SQLite would let them
 /// poll for its lock, and a reader never waits.
-async fn connect_sqlite(url: &str) -> Result<Pools, StoreError> {
+async fn connect_sqlite(url: &str, start: Start) -> Result<Pools, StoreError> {
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+    let address = url.parse::<SqliteConnectOptions>().map_err(connection_failed)?;
+    let path: Arc<Path> = address.get_filename().into();
+    if start == Start::Existing && !path.exists() {
+        return Err(StoreError::Absent);
+    }
     let mut options = options(url);
     options.max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None);
-    options.map_sqlx_sqlite_opts(|sqlite| {
+    options.map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
-            .create_if_missing(true)
+            .create_if_missing(start == Start::Anew)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
@@ -90,8 +96,6 @@ async fn connect_sqlite(url: &str) -> Result<Pools, StoreError> {
     if in_memory {
         return Ok(Pools { read: write.clone(), write, file: None });
     }
-    let address = url.parse::<SqliteConnectOptions>().map_err(connection_failed)?;
-    let path: Arc<Path> = address.get_filename().into();
     let file = inode(&path).map(|inode| OpenFile { path, inode });
     options.max_connections(SQLITE_READERS);
     options.map_sqlx_sqlite_opts(|sqlite| sqlite.busy_timeout(PATIENCE).pragma("query_only", "ON"));
@@ -230,7 +234,9 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_says_so_and_reading_goes_on() {
         let folder = tempfile::tempdir().unwrap();
-        let pools = connect(&format!("sqlite://{}", folder.path().join("small.db").display())).await.unwrap();
+        let pools = connect(&format!("sqlite://{}", folder.path().join("small.db").display()), Start::Anew)
+            .await
+            .unwrap();
         run(&pools.write, "CREATE TABLE filling (bytes BLOB NOT NULL); PRAGMA max_page_count = 20")
             .await
             .unwrap();
@@ -251,7 +257,9 @@ mod tests {
     #[tokio::test]
     async fn a_connection_for_reading_does_not_write() {
         let folder = tempfile::tempdir().unwrap();
-        let pools = connect(&format!("sqlite://{}", folder.path().join("a.db").display())).await.unwrap();
+        let pools = connect(&format!("sqlite://{}", folder.path().join("a.db").display()), Start::Anew)
+            .await
+            .unwrap();
         let written = run(&pools.read, "CREATE TABLE forbidden (id TEXT)").await;
         assert!(matches!(written, Err(StoreError::ReadOnly(_))), "{written:?}");
     }

@@ -57,6 +57,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// There is none, and none was to be made.
+    #[error("there is no database of offhook there")]
+    Absent,
     /// A newer Offhook has used this database. Run that one.
     #[error("the database belongs to a newer version of offhook")]
     Newer(#[source] DbErr),
@@ -96,14 +99,6 @@ pub enum VaultError {
     /// A key is not 32 bytes in hexadecimal.
     #[error("a vault key is 64 hexadecimal digits")]
     NotAKey,
-    /// The key file cannot be read or written.
-    #[error("the key file {path} cannot be used: {reason}")]
-    File {
-        /// Its path.
-        path: String,
-        /// What the system says.
-        reason: String,
-    },
 }
 
 impl StoreError {

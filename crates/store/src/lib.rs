@@ -28,7 +28,7 @@ mod webhooks;
 
 use migrations::Migrator;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
-use sea_orm_migration::MigratorTrait;
+use sea_orm_migration::{MigratorTrait, SchemaManager};
 use std::fmt;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub use agents::AgentSpec;
 pub use apply::{Applied, Apply, Change, Declaration, DeclaredNumber};
 pub use call_log::{CallLog, LogBatch, LogFrom};
 pub use calls::{Begun, Finished, FinishedCall, NewCall, NewMessage, NewToolCall, NewUsage};
-pub use connections::ConnectionSpec;
+pub use connections::{ConnectionSpec, MissingKey};
 pub use conversations::CallFilter;
 pub use environment::{Environment, system_environment};
 pub use error::{StoreError, VaultError};
@@ -55,6 +55,16 @@ pub struct Store {
     environment: Arc<dyn Environment>,
 }
 
+/// The table in which the migrations that were made are written down.
+const MIGRATIONS: &str = "seaql_migrations";
+
+/// Whether a database may be made where there is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    Anew,
+    Existing,
+}
+
 /// What a store needs from outside.
 pub struct StoreOptions {
     /// Seals and opens credentials.
@@ -67,15 +77,27 @@ impl Store {
     /// Opens the database at `sqlite:///path/offhook.db` (made if it is missing), `sqlite::memory:` or `postgres://user@host/name`, and brings
     /// its tables up to date. Processes that open one database at once wait for each other here.
     pub async fn open(url: &str, options: StoreOptions) -> Result<Store, StoreError> {
-        let pools = dialect::connect(url).await?;
+        Store::open_at(url, options, Start::Anew).await
+    }
+
+    /// The same where a database of Offhook's must be: else it is `Absent`, and nothing is made.
+    pub async fn open_existing(url: &str, options: StoreOptions) -> Result<Store, StoreError> {
+        Store::open_at(url, options, Start::Existing).await
+    }
+
+    async fn open_at(url: &str, options: StoreOptions, start: Start) -> Result<Store, StoreError> {
+        let pools = dialect::connect(url, start).await?;
         let tx = dialect::begin_write(&pools.write).await?;
         dialect::alone(&tx, dialect::Alone::Migrate).await?;
+        if start == Start::Existing && !SchemaManager::new(&tx).has_table(MIGRATIONS).await? {
+            return Err(StoreError::Absent);
+        }
         Migrator::up(&tx, None).await.map_err(|error| match error {
             DbErr::Custom(_) => StoreError::Newer(error),
             other => other.into(),
         })?;
         // A database that needs no migration may still be one that we must not write.
-        tx.execute_unprepared("UPDATE seaql_migrations SET version = version WHERE 1 = 0").await?;
+        tx.execute_unprepared(&format!("UPDATE {MIGRATIONS} SET version = version WHERE 1 = 0")).await?;
         tx.commit().await?;
         Ok(Store { pools, vault: Arc::new(options.vault), environment: options.environment })
     }

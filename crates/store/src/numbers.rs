@@ -15,6 +15,7 @@ use sea_orm::{
     JoinType, QueryFilter, QueryOrder, QuerySelect,
 };
 use serde_json::{Value, json};
+use std::error::Error;
 
 /// Organizations that may claim one number of one account before a ring stops asking.
 const RING_TARGETS_MAX: u64 = 8;
@@ -145,19 +146,30 @@ impl Store {
             claims.order_by_asc(phone_number::Column::Id).limit(RING_TARGETS_MAX).all(self.read()).await?;
         let mut targets = Vec::with_capacity(claims.len());
         for (number, connection) in claims {
-            let row = connection
-                .ok_or_else(|| StoreError::corrupt("phone_number.connection", "it leads nowhere"))?;
-            let organization = parse("connection.organization", &row.organization)?;
-            let number = PhoneNumber::try_from(number)?;
-            let scope = Scope::of_job(organization, number.workspace.clone(), "ring");
-            targets.push(RingTarget {
-                number,
-                secret: self.unseal(&row)?,
-                connection: row.try_into()?,
-                scope,
-            });
+            let id = number.id.clone();
+            match self.ring_target(number, connection) {
+                Ok(target) => targets.push(target),
+                // One claim that cannot be read must not keep the others from their calls.
+                Err(error) => {
+                    let because = error.source().map(ToString::to_string);
+                    tracing::error!(number.id = id, %error, because, "A number gets no calls: what is stored of it cannot be read");
+                }
+            }
         }
         Ok(targets)
+    }
+
+    fn ring_target(
+        &self,
+        number: phone_number::Model,
+        connection: Option<connection::Model>,
+    ) -> Result<RingTarget, StoreError> {
+        let row =
+            connection.ok_or_else(|| StoreError::corrupt("phone_number.connection", "it leads nowhere"))?;
+        let organization = parse("connection.organization", &row.organization)?;
+        let number = PhoneNumber::try_from(number)?;
+        let scope = Scope::of_job(organization, number.workspace.clone(), "ring");
+        Ok(RingTarget { number, secret: self.unseal(&row)?, connection: row.try_into()?, scope })
     }
 
     pub(crate) async fn add_number(

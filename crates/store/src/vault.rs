@@ -8,9 +8,6 @@ use offhook_core::Secret;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
-use std::path::Path;
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
@@ -45,6 +42,19 @@ impl Vault {
     pub fn with_earlier(mut self, key: &VaultKey) -> Self {
         self.ciphers.insert(key.id(), key.cipher());
         self
+    }
+
+    /// Reads keys as they stand in a key file, one a line: the first seals, the others open what they have sealed before.
+    pub fn parse(text: &Secret<String>) -> Result<Self, VaultError> {
+        let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
+        let keys = lines.map(VaultKey::parse).collect::<Result<Vec<_>, _>>()?;
+        let (current, earlier) = keys.split_first().ok_or(VaultError::NotAKey)?;
+        Ok(earlier.iter().fold(Vault::new(current), Vault::with_earlier))
+    }
+
+    /// The fingerprints of all keys.
+    pub(crate) fn key_ids(&self) -> impl Iterator<Item = &str> {
+        self.ciphers.keys().map(String::as_str)
     }
 
     /// The fingerprint of the key that seals.
@@ -89,9 +99,20 @@ impl VaultKey {
         VaultKey(Secret::new(bytes))
     }
 
-    /// Reads a key as it stands in a key file or an environment variable: 64 hexadecimal digits, space around them is ignored.
-    pub fn parse(text: &Secret<String>) -> Result<Self, VaultError> {
-        let digits = text.expose().trim().as_bytes();
+    /// A new key that nobody can guess.
+    pub fn make(environment: &dyn Environment) -> Self {
+        let mut bytes = [0; KEY_BYTES];
+        environment.fill(&mut bytes);
+        VaultKey::new(bytes)
+    }
+
+    /// The key as it stands in a key file: 64 hexadecimal digits.
+    pub fn text(&self) -> Secret<String> {
+        Secret::new(hex(self.0.expose()))
+    }
+
+    fn parse(digits: &str) -> Result<Self, VaultError> {
+        let digits = digits.as_bytes();
         if digits.len() != 2 * KEY_BYTES || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(VaultError::NotAKey);
         }
@@ -101,30 +122,6 @@ impl VaultKey {
             *byte = u8::from_str_radix(pair, 16).expect("two hexadecimal digits fit a byte");
         }
         Ok(VaultKey::new(bytes))
-    }
-
-    /// Reads the key file, or makes a new key and writes it there, readable by its owner only.
-    pub fn load_or_create(path: &Path, environment: &dyn Environment) -> Result<Self, VaultError> {
-        let failed = |error: std::io::Error| VaultError::File {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        };
-        let mut bytes = [0; KEY_BYTES];
-        environment.fill(&mut bytes);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        match options.open(path) {
-            Ok(mut file) => {
-                writeln!(file, "{}", hex(&bytes)).and_then(|()| file.sync_all()).map_err(failed)?;
-                Ok(VaultKey::new(bytes))
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                VaultKey::parse(&Secret::new(std::fs::read_to_string(path).map_err(failed)?))
-            }
-            Err(error) => Err(failed(error)),
-        }
     }
 
     /// The key's fingerprint, which is stored beside what it sealed: it tells keys apart and gives none of them away.
@@ -184,15 +181,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_is_made_once_and_read_afterwards() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vault.key");
-        let made = VaultKey::load_or_create(&path, &*system_environment()).unwrap();
-        let read = VaultKey::load_or_create(&path, &*system_environment()).unwrap();
-        assert_eq!(made.id(), read.id());
-        std::fs::write(&path, "too short").unwrap();
-        assert_eq!(VaultKey::load_or_create(&path, &*system_environment()).unwrap_err(), VaultError::NotAKey);
-        let nowhere = VaultKey::load_or_create(Path::new("/nonexistent/vault.key"), &*system_environment());
-        assert!(matches!(nowhere, Err(VaultError::File { .. })));
+    fn the_first_key_of_a_file_seals_and_all_open() {
+        let (old, new) = (VaultKey::new([1; 32]), VaultKey::new([2; 32]));
+        let sealed = Vault::new(&old).seal(&*system_environment(), "con_a", &token());
+        let file = Secret::new(format!("{}\n\n  {}\n", new.text().expose(), old.text().expose()));
+        let vault = Vault::parse(&file).unwrap();
+        assert_eq!(vault.key_id(), new.id());
+        assert_eq!(vault.open("con_a", &sealed).unwrap(), token());
+        for bad in ["", "\n", "too short", &format!("{}\nand a comment", new.text().expose())] {
+            assert_eq!(Vault::parse(&Secret::new(bad.into())).unwrap_err(), VaultError::NotAKey, "{bad}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `offhook apply`: brings connections, agents and numbers to what a file declares.
 
-use super::{Where, first_workspace, open_store};
+use super::{Start, Where, first_workspace, open_store};
 use crate::declared::Declared;
 use anyhow::{Context as _, Result};
 use offhook_store::{Apply, Change};
@@ -20,7 +20,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<()> {
     let declaration = Declared::read(&args.file)?.declaration()?;
-    let store = open_store(&args.at.config()?).await?;
+    let store = open_store(&args.at.config()?, Start::Existing).await?;
     let scope = first_workspace(&store, "apply")
         .await?
         .context("there is no workspace yet: run `offhook serve` once")?;

@@ -1,6 +1,6 @@
 //! `offhook dial`: a simulated phone call into the running server, in real time, over the same sockets as a carrier's.
 
-use super::{Where, first_workspace, open_store};
+use super::{Start, Where, first_workspace, open_store};
 use crate::demo;
 use anyhow::{Context as _, Result, bail, ensure};
 use offhook_core::entity::MessageRole;
@@ -189,7 +189,7 @@ fn turns(report: &RobotReport) {
 
 /// Shows the stored transcript, as soon as it is written.
 async fn transcript(args: &Args, carrier_call: &str) -> Result<()> {
-    let store = open_store(&args.at.config()?).await?;
+    let store = open_store(&args.at.config()?, Start::Existing).await?;
     let Some(scope) = first_workspace(&store, "dial").await? else {
         bail!("the server's database is another one")
     };

@@ -1,6 +1,6 @@
 //! `offhook replay`: runs a stored call again from its log, and says where it goes another way.
 
-use super::{Where, first_workspace, open_store};
+use super::{Start, Where, first_workspace, open_store};
 use anyhow::{Context as _, Result, bail};
 use offhook_core::ConversationId;
 use offhook_core::call::log::{LOG_REVISION, replay};
@@ -16,7 +16,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<()> {
-    let store = open_store(&args.at.config()?).await?;
+    let store = open_store(&args.at.config()?, Start::Existing).await?;
     let scope = first_workspace(&store, "replay").await?.context("there is no workspace here")?;
     let log =
         store.load_log(&scope, &args.call, LogFrom::Start).await.with_context(|| args.call.to_string())?;

@@ -1,9 +1,10 @@
 //! `offhook serve`: builds everything from top to bottom and answers the phone.
 
-use super::{Where, first_workspace, open_store};
+use super::{Start, Where, first_workspace, open_store};
 use crate::config::Config;
 use crate::declared::Declared;
 use crate::demo;
+use crate::private_file;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use offhook_core::Secret;
@@ -46,7 +47,11 @@ pub async fn run(args: Args) -> Result<()> {
     config.server.listen = args.listen.unwrap_or(config.server.listen);
     logging(&config)?;
     let environment = system_environment();
-    let store = open_store(&config).await?;
+    let store = open_store(&config, Start::Anew).await?;
+    let resealed = store.reseal_secrets().await.context("credentials sealed with an earlier vault key")?;
+    if resealed > 0 {
+        tracing::info!(resealed, "Credentials are sealed with the current vault key now");
+    }
     let scope = first_scope(&store).await?;
     if config.demo.enabled {
         let token = simulator_token(&config, &*environment)?;
@@ -108,22 +113,10 @@ async fn first_scope(store: &Store) -> Result<Scope> {
 
 /// What the simulated line signs its webhooks with: made once, and read by `offhook dial` on the same machine.
 fn simulator_token(config: &Config, environment: &dyn offhook_store::Environment) -> Result<Secret<String>> {
-    let path = config.server.data.join("simulator.token");
-    if let Ok(token) = std::fs::read_to_string(&path) {
-        return Ok(Secret::new(token.trim().to_owned()));
-    }
     let mut bytes = [0; 16];
     environment.fill(&mut bytes);
-    let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(&path)
-        .and_then(|mut file| std::io::Write::write_all(&mut file, token.as_bytes()))
-        .with_context(|| format!("{} cannot be written", path.display()))?;
-    Ok(Secret::new(token))
+    let token = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    private_file::read_or_create(&config.server.data.join("simulator.token"), Secret::new(token))
 }
 
 fn node_name(config: &Config) -> String {

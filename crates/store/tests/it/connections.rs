@@ -1,6 +1,6 @@
 use crate::database::{Database, hours, key, secret, twilio};
 use offhook_core::entity::ConnectionStatus;
-use offhook_store::{ConnectionSpec, Page, Scope, StoreError, Vault, VaultError};
+use offhook_store::{ConnectionSpec, MissingKey, Page, Scope, StoreError, Vault, VaultError};
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
 
@@ -11,6 +11,7 @@ on_both![
     a_name_is_taken_once_in_an_organization,
     a_connection_that_a_number_needs_stays,
     secrets_survive_a_change_of_the_vault_key,
+    secrets_of_a_lost_key_can_be_given_up,
 ];
 
 async fn a_connection_reads_back_without_its_secret(db: Database) {
@@ -119,7 +120,10 @@ async fn secrets_survive_a_change_of_the_vault_key(db: Database) {
     let (_, scope) = db.workspace("acme").await;
     let id = db.store.create_connection(&scope, &twilio("line")).await.unwrap().id;
     db.store.create_connection(&scope, &ConnectionSpec { secret: None, ..twilio("bare") }).await.unwrap();
+    assert_eq!(db.store.missing_keys().await.unwrap(), []);
     let forgetful = db.open_again(Vault::new(&key(2))).await;
+    let missing = MissingKey { key_id: key(1).id(), connections: vec!["line".into()] };
+    assert_eq!(forgetful.missing_keys().await.unwrap(), [missing]);
     let error = forgetful.connection_secret(&scope, &id).await.unwrap_err();
     assert!(
         matches!(&error, StoreError::Vault(VaultError::UnknownKey { key_id }) if *key_id == key(1).id()),
@@ -127,7 +131,20 @@ async fn secrets_survive_a_change_of_the_vault_key(db: Database) {
     );
 
     let rotating = db.open_again(Vault::new(&key(2)).with_earlier(&key(1))).await;
+    assert_eq!(rotating.missing_keys().await.unwrap(), []);
     assert_eq!(rotating.reseal_secrets().await.unwrap(), 1);
     assert_eq!(rotating.reseal_secrets().await.unwrap(), 0);
     assert_eq!(forgetful.connection_secret(&scope, &id).await.unwrap(), secret("the auth token"));
+}
+
+async fn secrets_of_a_lost_key_can_be_given_up(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    let lost = db.store.create_connection(&scope, &twilio("line")).await.unwrap();
+    let after = db.open_again(Vault::new(&key(2))).await;
+    let kept = after.create_connection(&scope, &twilio("new line")).await.unwrap();
+    assert_eq!(after.forget_secrets(&key(1).id()).await.unwrap(), ["line"]);
+    assert_eq!(after.missing_keys().await.unwrap(), []);
+    let bare = after.connection(&scope, &lost.id).await.unwrap();
+    assert_eq!((bare.has_secret, bare.revision), (false, lost.revision + 1));
+    assert_eq!(after.connection_secret(&scope, &kept.id).await.unwrap(), secret("the auth token"));
 }

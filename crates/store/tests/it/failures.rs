@@ -12,6 +12,7 @@ on_both![
     a_database_used_by_a_newer_version_is_refused,
     processes_that_open_at_once_agree_on_the_tables,
     a_damaged_row_is_named,
+    a_database_that_must_be_there_is_not_made,
 ];
 
 async fn open(url: &str) -> Result<Store, StoreError> {
@@ -47,6 +48,26 @@ async fn processes_that_open_at_once_agree_on_the_tables(db: Database) {
         store.ping().await.unwrap();
         store.close().await.unwrap();
     }
+}
+
+async fn a_database_that_must_be_there_is_not_made(db: Database) {
+    let existing = async |url: &str| {
+        let clock = Arc::new(Clock::default());
+        Store::open_existing(url, options(&clock, Vault::new(&key(1)))).await
+    };
+    existing(&db.url).await.unwrap();
+    let empty = if db.is_sqlite() {
+        db.url.replace("offhook.db", "empty.db")
+    } else {
+        let name = db.url.rsplit('/').next().unwrap();
+        db.raw().await.execute_unprepared(&format!("CREATE DATABASE absent_{name}")).await.unwrap();
+        db.url.replace(name, &format!("absent_{name}"))
+    };
+    for _ in 0..2 {
+        let absent = existing(&empty).await.unwrap_err();
+        assert!(matches!(absent, StoreError::Absent), "{absent:?}");
+    }
+    assert!(!Path::new(empty.strip_prefix("sqlite://").unwrap_or("/nowhere")).exists());
 }
 
 async fn a_damaged_row_is_named(db: Database) {

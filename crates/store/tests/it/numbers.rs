@@ -1,12 +1,14 @@
 use crate::database::{Database, hours, number, secret, twilio};
 use offhook_core::entity::NumberStatus;
 use offhook_store::{ConnectionSpec, NumberSpec, Page, StoreError};
+use sea_orm::ConnectionTrait;
 
 on_both![
     a_number_reads_back_as_it_was_set,
     a_number_is_taken_once_and_its_holder_is_named,
     a_change_based_on_an_old_revision_is_refused,
     a_ring_finds_every_claim_to_its_number,
+    a_claim_that_cannot_be_read_does_not_stop_the_others,
 ];
 
 async fn a_number_reads_back_as_it_was_set(db: Database) {
@@ -77,4 +79,14 @@ async fn a_ring_finds_every_claim_to_its_number(db: Database) {
     assert_eq!(db.store.numbers_for_ring("twilio", None, e164).await.unwrap().len(), 3);
     assert!(db.store.numbers_for_ring("telnyx", None, e164).await.unwrap().is_empty());
     assert!(db.store.numbers_for_ring("twilio", Some("AC3"), e164).await.unwrap().is_empty());
+}
+
+async fn a_claim_that_cannot_be_read_does_not_stop_the_others(db: Database) {
+    let broken = db.tenant("broken").await;
+    let well = db.tenant("well").await;
+    let elsewhere =
+        format!("UPDATE connection SET secret_key_id = 'lost' WHERE id = '{}'", broken.connection.id);
+    db.raw().await.execute_unprepared(&elsewhere).await.unwrap();
+    let targets = db.store.numbers_for_ring("twilio", Some("AC1"), &well.number.e164).await.unwrap();
+    assert_eq!(targets.iter().map(|target| &target.number.id).collect::<Vec<_>>(), [&well.number.id]);
 }
