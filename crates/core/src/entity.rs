@@ -34,6 +34,8 @@ pub struct Workspace {
     pub time_zone: String,
     /// Weekly hours, holidays and exceptions.
     pub business_hours: Value,
+    /// Grows with every change; a change names the revision it is based on.
+    pub revision: i64,
     /// When it was made.
     pub created_at_us: i64,
 }
@@ -138,6 +140,8 @@ pub struct Agent {
     pub current: AgentVersionId,
     /// The current version's number.
     pub version: i64,
+    /// Grows with every change; a change names the revision it is based on.
+    pub revision: i64,
     /// When it was made.
     pub created_at_us: i64,
     /// When it last changed.
@@ -287,17 +291,6 @@ pub struct CallSnapshot {
     pub seq: u32,
     /// The machine as JSON text.
     pub state: Pii<String>,
-}
-
-/// What a webhook was answered, kept so that its repeats get the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WebhookAnswer {
-    /// HTTP status.
-    pub status: u16,
-    /// Media type of the body.
-    pub content_type: String,
-    /// The body.
-    pub body: String,
 }
 
 /// Somebody changed something.

@@ -1,4 +1,4 @@
-//! What a node does beside its calls: says that it still drives them, lets go of those that another has taken, throws away what has expired.
+//! What a node does beside its calls: says that it still drives them, lets go of those that another has taken, takes up those of dead processes.
 //! It does not know what a call does.
 
 use crate::app::App;
@@ -14,8 +14,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 const RENEWALS_PER_LEASE: u32 = 3;
 /// The shortest time between two renewals, ms.
 const RENEWAL_MS_MIN: u32 = 10;
-/// How often what has expired is thrown away.
-const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// How long a carrier may take to ask about a call whose process died.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long it is left to the carrier to ask by itself.
@@ -36,7 +34,6 @@ pub async fn run(app: &App) -> Infallible {
         ticks
     };
     let mut renewal = every(Duration::from_millis(renewal_ms.into()));
-    let mut tidying = every(TIDY_EVERY);
     let mut folding = every(METRICS_EVERY);
     let mut adopting = every(ADOPT_EVERY);
     let mut orphans = Vec::new();
@@ -50,11 +47,6 @@ pub async fn run(app: &App) -> Infallible {
             _ = adopting.tick() => {
                 if let Err(error) = adopt(app, &mut orphans).await {
                     tracing::error!(%error, "Calls whose process died were not looked for");
-                }
-            }
-            _ = tidying.tick() => {
-                if let Err(error) = app.store.forget_webhook_answers().await {
-                    tracing::warn!(%error, "Expired answers to webhooks were not thrown away");
                 }
             }
             _ = folding.tick() => telemetry::fold(),

@@ -1,6 +1,7 @@
 //! Agents and their versions: every save that changes what an agent is adds a version, and none is ever changed.
 //! It does not know what stands in an agent's settings.
 
+use crate::connections::changed_meanwhile;
 use crate::convert::{parse, to_json};
 use crate::error::{OnTaken, StoreError};
 use crate::page::{self, Listed, Page};
@@ -95,20 +96,20 @@ impl Store {
         rows.into_iter().map(with_scope).collect()
     }
 
-    /// Saves an agent as a new version, based on the version that was read. The next call gets it.
+    /// Sets everything on an agent, based on the revision that was read. The next call gets it.
     ///
-    /// Where the settings are as they were, no version is added: a name is not a version's.
+    /// Other settings are a new version; where they are as they were, none is added: a name is not a version's.
     pub async fn save_agent(
         &self,
         scope: &Scope,
         id: &AgentId,
-        based_on: i64,
+        revision: i64,
         spec: &AgentSpec,
     ) -> Result<Agent, StoreError> {
         let tx = self.begin().await?;
         let before: Agent = tenant::row::<agent::Entity>(&tx, scope, id).await?.try_into()?;
-        if before.version != based_on {
-            return Err(saved_meanwhile(before.version));
+        if before.revision != revision {
+            return Err(changed_meanwhile("agent", before.revision));
         }
         let agent = self.change_agent(&tx, scope, &before, spec).await?;
         tx.commit().await?;
@@ -153,6 +154,7 @@ impl Store {
             running: spec.running,
             current: AgentVersionId::from_ulid(&self.ulid()),
             version: 1,
+            revision: 1,
             created_at_us: now_us,
             updated_at_us: now_us,
         };
@@ -177,6 +179,7 @@ impl Store {
         let mut after = Agent {
             name: spec.name.clone(),
             running: spec.running,
+            revision: before.revision + 1,
             updated_at_us: self.now_us(),
             ..before.clone()
         };
@@ -188,12 +191,12 @@ impl Store {
         let updated = tenant::update::<agent::Entity>(scope)
             .set(agent::Model::from(&after).into_active_model().reset_all())
             .filter(agent::Column::Id.eq(before.id.as_str()))
-            .filter(agent::Column::Version.eq(before.version))
+            .filter(agent::Column::Revision.eq(before.revision))
             .exec(tx)
             .await
             .on_taken("agent name", "another request was first")?;
         if updated.rows_affected == 0 {
-            return Err(saved_meanwhile(before.version + 1));
+            return Err(changed_meanwhile("agent", before.revision + 1));
         }
         if !same_config {
             self.add_version(tx, &after, spec).await?;
@@ -251,12 +254,5 @@ impl Store {
             }
             _ => Ok(()),
         }
-    }
-}
-
-fn saved_meanwhile(version: i64) -> StoreError {
-    StoreError::Conflict {
-        what: "agent",
-        holder: format!("it was saved meanwhile and is at version {version}"),
     }
 }

@@ -4,17 +4,14 @@
 use crate::convert::to_json;
 use crate::dialect::ROWS_PER_INSERT;
 use crate::error::StoreError;
-use crate::lease::{CallLease, Node, scope_of};
-use crate::organizations::hash;
+use crate::lease::{CallLease, Node};
 use crate::rows::{
     agent_version, call, call_snapshot, connection, conversation, message, phone_number, tool_call, usage,
 };
 use crate::scope::Scope;
 use crate::{Store, tenant};
 use offhook_core::entity::{Call, CallStatus, Channel, Conversation, Direction, MessageRole, UsageKind};
-use offhook_core::{
-    AgentVersionId, ConnectionId, ConversationId, MessageId, PhoneNumberId, Pii, Secret, ToolCallId,
-};
+use offhook_core::{AgentVersionId, ConnectionId, ConversationId, MessageId, PhoneNumberId, Pii, ToolCallId};
 use sea_orm::sea_query::{Expr, Func};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel,
@@ -162,44 +159,6 @@ impl Store {
         Ok(())
     }
 
-    /// Lets whoever shows this ticket be connected to the call, once.
-    pub async fn set_call_ticket(
-        &self,
-        lease: &CallLease,
-        ticket: &Secret<String>,
-    ) -> Result<(), StoreError> {
-        let set = tenant::update::<call::Entity>(lease.scope())
-            .col_expr(call::Column::TicketHash, Expr::value(hash(ticket)))
-            .filter(lease.held())
-            .exec(self.write()?)
-            .await?;
-        if set.rows_affected == 0 {
-            return Err(not_held(self.read(), lease.scope(), lease.call()).await);
-        }
-        Ok(())
-    }
-
-    /// Finds the call that a ticket is for and makes the ticket useless; `NotFound` when it is unknown, used, or the call is over.
-    /// The system's own: the ticket is what the asker proves itself with.
-    pub async fn take_call_ticket(&self, ticket: &Secret<String>) -> Result<(Scope, Call), StoreError> {
-        let unknown = StoreError::NotFound { what: "ticket" };
-        let tx = self.begin().await?;
-        let hash = hash(ticket);
-        let row = call::Entity::find()
-            .filter(call::Column::TicketHash.eq(hash.as_str()))
-            .filter(call::Column::Status.ne(CallStatus::Ended.as_str()))
-            .one(&tx)
-            .await?;
-        let row = row.ok_or_else(|| unknown.clone())?;
-        let taken = call::Entity::update_many()
-            .col_expr(call::Column::TicketHash, Expr::value(None::<String>))
-            .filter(call::Column::TicketHash.eq(hash.as_str()))
-            .exec(&tx)
-            .await?;
-        tx.commit().await?;
-        if taken.rows_affected == 0 { Err(unknown) } else { Ok((scope_of(&row)?, row.try_into()?)) }
-    }
-
     /// Ends a call: its last state, transcript, tool calls and usage, in one transaction, and its lease with it.
     pub async fn finish_call(
         &self,
@@ -212,7 +171,6 @@ impl Store {
             .col_expr(call::Column::EndedReason, Expr::value(finished.ended_reason.as_str()))
             .col_expr(call::Column::EndedAtUs, Expr::value(finished.ended_at_us))
             .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(None::<i64>))
-            .col_expr(call::Column::TicketHash, Expr::value(None::<String>))
             .filter(lease.held())
             .exec(&tx)
             .await?;
@@ -284,7 +242,6 @@ impl Store {
             to_address: storable(&new.to),
             plan: new.plan.clone(),
             log_revision: i64::from(new.log_revision),
-            ticket_hash: None,
             node: Some(node.name.clone()),
             lease_expires_at_us: Some(self.lease_end_us(node)),
             started_at_us: now_us,

@@ -91,11 +91,12 @@ impl Store {
         Ok(connection)
     }
 
-    /// Notes how a try of the connection went.
+    /// Notes how a try of the connection went; `Conflict` when it was changed since the revision that was tried.
     pub async fn set_connection_status(
         &self,
         scope: &Scope,
         id: &ConnectionId,
+        revision: i64,
         status: ConnectionStatus,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
@@ -104,9 +105,14 @@ impl Store {
             .col_expr(connection::Column::StatusReason, Expr::value(reason))
             .col_expr(connection::Column::CheckedAtUs, Expr::value(self.now_us()))
             .filter(connection::Column::Id.eq(id.as_str()))
+            .filter(connection::Column::Revision.eq(revision))
             .exec(self.write()?)
             .await?;
-        if set.rows_affected == 0 { Err(StoreError::NotFound { what: "connection" }) } else { Ok(()) }
+        if set.rows_affected == 0 {
+            let row = tenant::row::<connection::Entity>(self.read(), scope, id).await?;
+            return Err(changed_meanwhile("connection", row.revision));
+        }
+        Ok(())
     }
 
     /// Removes a connection; `Conflict` names a number that still needs it.

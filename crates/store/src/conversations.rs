@@ -9,7 +9,8 @@ use crate::scope::Scope;
 use crate::{Store, tenant};
 use offhook_core::entity::{Call, Conversation, Message, ToolCall, Usage};
 use offhook_core::{ConnectionId, ConversationId};
-use sea_orm::{ColumnTrait, QueryFilter, QueryOrder};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, Iterable, QueryFilter, QueryOrder, QuerySelect, Select};
 
 /// Which calls are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Store {
         filter: CallFilter,
         page: &Page,
     ) -> Result<Listed<Call>, StoreError> {
-        let calls = tenant::find::<call::Entity>(scope);
+        let calls = without_plan(tenant::find::<call::Entity>(scope));
         let calls = match filter {
             CallFilter::All => calls,
             CallFilter::Live => calls.filter(call::Column::LeaseExpiresAtUs.is_not_null()),
@@ -52,7 +53,8 @@ impl Store {
 
     /// One call.
     pub async fn call(&self, scope: &Scope, id: &ConversationId) -> Result<Call, StoreError> {
-        tenant::row::<call::Entity>(self.read(), scope, id).await?.try_into()
+        let row = without_plan(tenant::find::<call::Entity>(scope)).filter(call::Column::Id.eq(id.as_str()));
+        row.one(self.read()).await?.ok_or(StoreError::NotFound { what: "call" })?.try_into()
     }
 
     /// The call that a carrier knows by this id.
@@ -63,7 +65,7 @@ impl Store {
         carrier_call: &str,
     ) -> Result<Call, StoreError> {
         tenant::row::<connection::Entity>(self.read(), scope, connection).await?;
-        let row = tenant::find::<call::Entity>(scope)
+        let row = without_plan(tenant::find::<call::Entity>(scope))
             .filter(call::Column::Connection.eq(connection.as_str()))
             .filter(call::Column::CarrierCall.eq(carrier_call))
             .one(self.read())
@@ -98,4 +100,10 @@ impl Store {
             .order_by_asc(usage::Column::Id);
         convert::all(rows.all(self.read()).await?)
     }
+}
+
+/// Calls as they are shown. A plan may be longer than all the rest of a page together, and only the log is read with it.
+fn without_plan(calls: Select<call::Entity>) -> Select<call::Entity> {
+    let shown = call::Column::iter().filter(|column| !matches!(column, call::Column::Plan));
+    calls.select_only().columns(shown).column_as(Expr::value(""), call::Column::Plan)
 }

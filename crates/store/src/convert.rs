@@ -5,7 +5,7 @@ use crate::rows;
 use offhook_core::Pii;
 use offhook_core::entity::{
     Agent, AgentVersion, ApiKey, AuditEvent, Call, CallEvent, CallSnapshot, Connection, Conversation,
-    Message, Organization, PhoneNumber, ToolCall, Usage, WebhookAnswer, Workspace,
+    Message, Organization, PhoneNumber, ToolCall, Usage, Workspace,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,6 +80,7 @@ impl TryFrom<rows::workspace::Model> for Workspace {
             name: row.name,
             time_zone: row.time_zone,
             business_hours: from_json("workspace.business_hours", &row.business_hours)?,
+            revision: row.revision,
             created_at_us: row.created_at_us,
         })
     }
@@ -93,6 +94,7 @@ impl From<&Workspace> for rows::workspace::Model {
             name: entity.name.clone(),
             time_zone: entity.time_zone.clone(),
             business_hours: to_json(&entity.business_hours),
+            revision: entity.revision,
             created_at_us: entity.created_at_us,
         }
     }
@@ -148,6 +150,7 @@ impl TryFrom<rows::agent::Model> for Agent {
             running: row.running,
             current: parse("agent.current", &row.current)?,
             version: row.version,
+            revision: row.revision,
             created_at_us: row.created_at_us,
             updated_at_us: row.updated_at_us,
         })
@@ -163,6 +166,7 @@ impl From<&Agent> for rows::agent::Model {
             running: entity.running,
             current: text(&entity.current),
             version: entity.version,
+            revision: entity.revision,
             created_at_us: entity.created_at_us,
             updated_at_us: entity.updated_at_us,
         }
@@ -343,18 +347,6 @@ impl TryFrom<rows::call_snapshot::Model> for CallSnapshot {
 
     fn try_from(row: rows::call_snapshot::Model) -> Result<Self, StoreError> {
         Ok(CallSnapshot { seq: narrow("call_snapshot.seq", row.seq)?, state: Pii::new(row.state) })
-    }
-}
-
-impl TryFrom<rows::webhook_inbox::Model> for WebhookAnswer {
-    type Error = StoreError;
-
-    fn try_from(row: rows::webhook_inbox::Model) -> Result<Self, StoreError> {
-        Ok(WebhookAnswer {
-            status: narrow("webhook_inbox.status", row.status)?,
-            content_type: row.content_type,
-            body: row.body,
-        })
     }
 }
 

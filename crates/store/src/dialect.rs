@@ -159,6 +159,38 @@ pub(crate) async fn begin_write(write: &DatabaseConnection) -> Result<DatabaseTr
     Ok(write.begin_with_options(options).await?)
 }
 
+/// Begins a transaction that may put new tables in the place of old ones. SQLite would follow foreign keys when an old one is
+/// dropped, and delete what refers to it; whether it does is the connection's, and cannot be changed within a transaction.
+pub(crate) async fn begin_migration(write: &DatabaseConnection) -> Result<DatabaseTransaction, StoreError> {
+    if write.get_database_backend() == DbBackend::Sqlite {
+        write.execute_unprepared("PRAGMA foreign_keys = OFF").await?;
+    }
+    begin_write(write).await
+}
+
+/// Whether every row that refers to another finds it, where the database itself did not watch.
+pub(crate) async fn check_references(tx: &DatabaseTransaction) -> Result<(), StoreError> {
+    if tx.get_database_backend() != DbBackend::Sqlite {
+        return Ok(());
+    }
+    let check = Statement::from_string(DbBackend::Sqlite, "PRAGMA foreign_key_check");
+    let Some(row) = tx.query_one_raw(check).await? else { return Ok(()) };
+    let (table, parent): (String, String) = (row.try_get("", "table")?, row.try_get("", "parent")?);
+    Err(StoreError::corrupt(table, format!("a row refers to a row of {parent} that is not there")))
+}
+
+/// Ends what [`begin_migration`] has begun.
+pub(crate) async fn commit_migration(
+    tx: DatabaseTransaction,
+    write: &DatabaseConnection,
+) -> Result<(), StoreError> {
+    tx.commit().await?;
+    if write.get_database_backend() == DbBackend::Sqlite {
+        write.execute_unprepared("PRAGMA foreign_keys = ON").await?;
+    }
+    Ok(())
+}
+
 /// Waits until no other process does the same; ends with the transaction. SQLite has but one writer anyway.
 pub(crate) async fn alone(tx: &DatabaseTransaction, what: Alone) -> Result<(), StoreError> {
     if tx.get_database_backend() == DbBackend::Postgres {
@@ -262,6 +294,35 @@ mod tests {
             .unwrap();
         let written = run(&pools.read, "CREATE TABLE forbidden (id TEXT)").await;
         assert!(matches!(written, Err(StoreError::ReadOnly(_))), "{written:?}");
+    }
+
+    #[tokio::test]
+    async fn a_table_can_be_put_in_the_place_of_one_that_others_refer_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("a.db").display());
+        let pools = connect(&url, Start::Anew).await.unwrap();
+        let tables = "CREATE TABLE parent (id TEXT PRIMARY KEY); INSERT INTO parent VALUES ('p');
+            CREATE TABLE child (parent TEXT REFERENCES parent ON DELETE CASCADE); INSERT INTO child VALUES ('p')";
+        run(&pools.write, tables).await.unwrap();
+        let tx = begin_migration(&pools.write).await.unwrap();
+        let replaced = "CREATE TABLE newer (id TEXT PRIMARY KEY, name TEXT); INSERT INTO newer SELECT id, '' FROM parent;
+            DROP TABLE parent; ALTER TABLE newer RENAME TO parent";
+        tx.execute_unprepared(replaced).await.unwrap();
+        check_references(&tx).await.unwrap();
+        tx.execute_unprepared("DELETE FROM parent").await.unwrap();
+        let orphaned = check_references(&tx).await;
+        assert!(
+            matches!(&orphaned, Err(StoreError::Corrupt { what, .. }) if what == "child"),
+            "{orphaned:?}"
+        );
+        tx.execute_unprepared("INSERT INTO parent VALUES ('p', '')").await.unwrap();
+        commit_migration(tx, &pools.write).await.unwrap();
+        run(&pools.write, "DELETE FROM parent").await.unwrap();
+        let children = Statement::from_string(DbBackend::Sqlite, "SELECT parent FROM child");
+        assert!(
+            pools.read.query_one_raw(children).await.unwrap().is_none(),
+            "references are not followed again"
+        );
     }
 
     #[test]

@@ -24,7 +24,6 @@ mod rows;
 mod scope;
 mod tenant;
 mod vault;
-mod webhooks;
 
 use migrations::Migrator;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
@@ -87,18 +86,23 @@ impl Store {
 
     async fn open_at(url: &str, options: StoreOptions, start: Start) -> Result<Store, StoreError> {
         let pools = dialect::connect(url, start).await?;
-        let tx = dialect::begin_write(&pools.write).await?;
+        let tx = dialect::begin_migration(&pools.write).await?;
         dialect::alone(&tx, dialect::Alone::Migrate).await?;
         if start == Start::Existing && !SchemaManager::new(&tx).has_table(MIGRATIONS).await? {
             return Err(StoreError::Absent);
         }
-        Migrator::up(&tx, None).await.map_err(|error| match error {
+        let not_ours = |error| match error {
             DbErr::Custom(_) => StoreError::Newer(error),
             other => other.into(),
-        })?;
+        };
+        let pending = Migrator::get_pending_migrations(&tx).await.map_err(not_ours)?.len();
+        Migrator::up(&tx, None).await.map_err(not_ours)?;
+        if pending > 0 {
+            dialect::check_references(&tx).await?;
+        }
         // A database that needs no migration may still be one that we must not write.
         tx.execute_unprepared(&format!("UPDATE {MIGRATIONS} SET version = version WHERE 1 = 0")).await?;
-        tx.commit().await?;
+        dialect::commit_migration(tx, &pools.write).await?;
         Ok(Store { pools, vault: Arc::new(options.vault), environment: options.environment })
     }
 

@@ -89,23 +89,6 @@ impl Store {
         Ok(number)
     }
 
-    /// Notes whether the number answers, and why it does not.
-    pub async fn set_number_status(
-        &self,
-        scope: &Scope,
-        id: &PhoneNumberId,
-        status: NumberStatus,
-        reason: Option<&str>,
-    ) -> Result<(), StoreError> {
-        let set = tenant::update::<phone_number::Entity>(scope)
-            .col_expr(phone_number::Column::Status, Expr::value(status.as_str()))
-            .col_expr(phone_number::Column::StatusReason, Expr::value(reason))
-            .filter(phone_number::Column::Id.eq(id.as_str()))
-            .exec(self.write()?)
-            .await?;
-        if set.rows_affected == 0 { Err(StoreError::NotFound { what: "phone number" }) } else { Ok(()) }
-    }
-
     /// Removes a number. Its conversations stay.
     pub async fn delete_number(&self, scope: &Scope, id: &PhoneNumberId) -> Result<(), StoreError> {
         let tx = self.begin().await?;

@@ -1,5 +1,6 @@
 //! Organizations, their workspaces, and the keys that open them. It does not know what a role may do.
 
+use crate::connections::changed_meanwhile;
 use crate::convert::{parse, to_json};
 use crate::error::StoreError;
 use crate::page::{self, Listed, Page};
@@ -102,24 +103,38 @@ impl Store {
         tenant::row::<workspace::Entity>(self.read(), scope, scope.workspace()).await?.try_into()
     }
 
-    /// Sets the workspace's name, time zone and hours.
-    pub async fn set_workspace(&self, scope: &Scope, spec: &WorkspaceSpec) -> Result<Workspace, StoreError> {
+    /// Sets the workspace's name, time zone and hours, based on the revision that was read.
+    pub async fn replace_workspace(
+        &self,
+        scope: &Scope,
+        revision: i64,
+        spec: &WorkspaceSpec,
+    ) -> Result<Workspace, StoreError> {
         let tx = self.begin().await?;
         let before: Workspace =
             tenant::row::<workspace::Entity>(&tx, scope, scope.workspace()).await?.try_into()?;
-        tenant::update::<workspace::Entity>(scope)
+        if before.revision != revision {
+            return Err(changed_meanwhile("workspace", before.revision));
+        }
+        let updated = tenant::update::<workspace::Entity>(scope)
+            .col_expr(workspace::Column::Revision, Expr::value(revision + 1))
             .col_expr(workspace::Column::Name, Expr::value(spec.name.as_str()))
             .col_expr(workspace::Column::TimeZone, Expr::value(spec.time_zone.as_str()))
             .col_expr(workspace::Column::BusinessHours, Expr::value(to_json(&spec.business_hours)))
+            .filter(workspace::Column::Revision.eq(revision))
             .exec(&tx)
             .await?;
+        if updated.rows_affected == 0 {
+            return Err(changed_meanwhile("workspace", revision + 1));
+        }
         let after = Workspace {
             name: spec.name.clone(),
             time_zone: spec.time_zone.clone(),
             business_hours: spec.business_hours.clone(),
+            revision: revision + 1,
             ..before.clone()
         };
-        self.audit(&tx, scope, "workspace.set", &after.id, json!({ "before": before, "after": after }))
+        self.audit(&tx, scope, "workspace.change", &after.id, json!({ "before": before, "after": after }))
             .await?;
         tx.commit().await?;
         Ok(after)
@@ -216,6 +231,7 @@ impl Store {
             name: spec.name.clone(),
             time_zone: spec.time_zone.clone(),
             business_hours: spec.business_hours.clone(),
+            revision: 1,
             created_at_us: self.now_us(),
         };
         tenant::insert::<workspace::Entity>(tx, (&workspace).into()).await?;
@@ -251,6 +267,6 @@ impl Store {
 }
 
 /// A key of 256 random bits needs no salt and no slow hash: there is nothing to guess.
-pub(crate) fn hash(secret: &Secret<String>) -> String {
+fn hash(secret: &Secret<String>) -> String {
     hex(&Sha256::digest(secret.expose().as_bytes()))
 }

@@ -33,6 +33,7 @@ tables! {
         name: String,
         time_zone: String,
         business_hours: String,
+        revision: i64,
         created_at_us: i64,
     }
     api_key "api_key" {
@@ -73,6 +74,7 @@ tables! {
         running: bool,
         current: String,
         version: i64,
+        revision: i64,
         created_at_us: i64,
         updated_at_us: i64,
     }
@@ -129,7 +131,6 @@ tables! {
         to_address: String,
         plan: String,
         log_revision: i64,
-        ticket_hash: Option<String>,
         node: Option<String>,
         lease_expires_at_us: Option<i64>,
         started_at_us: i64,
@@ -177,16 +178,6 @@ tables! {
         call: String,
         seq: i64,
         state: String,
-    }
-    webhook_inbox "webhook_inbox" {
-        #[sea_orm(primary_key, auto_increment = false)]
-        connection: String,
-        #[sea_orm(primary_key, auto_increment = false)]
-        key: String,
-        status: i64,
-        content_type: String,
-        body: String,
-        expires_at_us: i64,
     }
     audit_event "audit_event" {
         #[sea_orm(primary_key, auto_increment = false)]

@@ -29,6 +29,8 @@ pub struct AgentSummary {
     running: bool,
     /// The number of its current version; grows with every change of settings.
     version: i64,
+    /// Grows with every change.
+    revision: i64,
     /// `agv_…`: the current version.
     current: String,
     /// When it was made.
@@ -71,8 +73,8 @@ pub struct AgentChange {
     /// All of its settings.
     #[schema(value_type = Option<AgentConfig>)]
     config: Option<Value>,
-    /// The version that the change is based on: when another came in between, it is refused.
-    version: Option<i64>,
+    /// The revision that the change is based on: when another change came in between, it is refused.
+    revision: Option<i64>,
 }
 
 /// One saved state of an agent. It never changes.
@@ -102,6 +104,7 @@ impl From<entity::Agent> for AgentSummary {
             name: row.name,
             running: row.running,
             version: row.version,
+            revision: row.revision,
             current: row.current.into(),
             created_at: Time::from_us(row.created_at_us),
             updated_at: Time::from_us(row.updated_at_us),
@@ -225,7 +228,7 @@ pub async fn restore(
     if old.agent != id {
         return Err(Problem::from(StoreError::NotFound { what: "agent version" }).about(&version));
     }
-    let change = AgentChange { name: None, running: None, config: Some(old.config), version: None };
+    let change = AgentChange { name: None, running: None, config: Some(old.config), revision: None };
     Ok(Json(save(&app, &scope, &id, change).await.about(&id)?))
 }
 
@@ -240,6 +243,6 @@ async fn save(app: &App, scope: &Scope, id: &AgentId, change: AgentChange) -> Re
         running: change.running.unwrap_or(now.running),
         config,
     };
-    let row = app.store.save_agent(scope, id, change.version.unwrap_or(now.version), &spec).await?;
+    let row = app.store.save_agent(scope, id, change.revision.unwrap_or(now.revision), &spec).await?;
     Ok(Agent { summary: row.into(), config: spec.config })
 }

@@ -213,7 +213,8 @@ pub async fn check(
         Err(problem) if problem.may_pass() => return Err(problem.about(&id)),
         Err(problem) => (ConnectionStatus::Error, Some(problem.sentence())),
     };
-    app.store.set_connection_status(&scope, &id, status, reason.as_deref()).await.about(&id)?;
+    let tried = connection.revision;
+    app.store.set_connection_status(&scope, &id, tried, status, reason.as_deref()).await.about(&id)?;
     Ok(Json(app.store.connection(&scope, &id).await.about(&id)?.into()))
 }
 

@@ -1,4 +1,4 @@
-//! The workspace that a key opens. It does not know how business hours are read.
+//! The workspace that a key opens. It does not know what is in it.
 
 use super::Time;
 use super::request::{Body, Name};
@@ -11,7 +11,6 @@ use jiff::tz::TimeZone;
 use offhook_core::entity;
 use offhook_store::WorkspaceSpec;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -24,12 +23,11 @@ pub struct Workspace {
     organization: String,
     /// Its name.
     name: String,
-    /// IANA name of the zone its business hours are meant in.
+    /// IANA name of the zone that its agents tell the time of.
     #[schema(example = "Europe/Berlin")]
     time_zone: String,
-    /// Weekly hours, holidays and exceptions.
-    #[schema(value_type = Object)]
-    business_hours: Value,
+    /// Grows with every change.
+    revision: i64,
     /// When it was made.
     created_at: Time,
 }
@@ -41,9 +39,8 @@ pub struct WorkspaceChange {
     name: Option<Name>,
     /// IANA name of a time zone.
     time_zone: Option<String>,
-    /// Weekly hours, holidays and exceptions.
-    #[schema(value_type = Option<Object>)]
-    business_hours: Option<Map<String, Value>>,
+    /// The revision that the change is based on: when another change came in between, it is refused.
+    revision: Option<i64>,
 }
 
 impl From<entity::Workspace> for Workspace {
@@ -53,7 +50,7 @@ impl From<entity::Workspace> for Workspace {
             organization: row.organization.into(),
             name: row.name,
             time_zone: row.time_zone,
-            business_hours: row.business_hours,
+            revision: row.revision,
             created_at: Time::from_us(row.created_at_us),
         }
     }
@@ -85,7 +82,8 @@ pub async fn change(
     let spec = WorkspaceSpec {
         name: change.name.map_or(now.name, Name::into),
         time_zone,
-        business_hours: change.business_hours.map_or(now.business_hours, Value::Object),
+        business_hours: now.business_hours,
     };
-    Ok(Json(app.store.set_workspace(&scope, &spec).await?.into()))
+    let revision = change.revision.unwrap_or(now.revision);
+    Ok(Json(app.store.replace_workspace(&scope, revision, &spec).await?.into()))
 }

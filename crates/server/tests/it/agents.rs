@@ -24,6 +24,7 @@ async fn other_settings_are_a_new_version_and_an_old_one_can_be_gone_back_to(hou
           "current": "agv_…",
           "id": "agt_…",
           "name": "Reception",
+          "revision": 1,
           "running": true,
           "updated_at": "<time>",
           "version": 1
@@ -32,18 +33,20 @@ async fn other_settings_are_a_new_version_and_an_old_one_can_be_gone_back_to(hou
     let path = format!("/api/agents/{}", made.id());
     let renamed = house.patch(&path, json!({ "name": "Front desk", "running": false })).await.json();
     assert_eq!(
-        (&renamed["version"], &renamed["config"]),
-        (&json!(1), &json!({ "instructions": "Be kind." }))
+        (&renamed["version"], &renamed["revision"], &renamed["config"]),
+        (&json!(1), &json!(2), &json!({ "instructions": "Be kind." }))
     );
+    let late = house.patch(&path, json!({ "name": "Late", "revision": 1 })).await;
+    assert_eq!(late.status, StatusCode::CONFLICT, "a change of the name alone is one too");
 
-    let curt = json!({ "config": { "instructions": "Be curt.", "language": "de" }, "version": 1 });
+    let curt = json!({ "config": { "instructions": "Be curt.", "language": "de" }, "revision": 2 });
     let changed = house.patch(&path, curt.clone()).await.json();
     assert_eq!((&changed["version"], &changed["config"]["language"]), (&json!(2), &json!("de")));
     assert_eq!(house.get(&path).await.json(), changed);
     house.patch(&path, curt).await.check(&expect![[r#"
         409 Conflict
         {
-          "detail": "agt_…: not possible for this agent: it was saved meanwhile and is at version 2",
+          "detail": "agt_…: not possible for this agent: it was changed meanwhile and is at revision 3",
           "fix": "read what is there now, then repeat the change on it, or choose another",
           "status": 409,
           "title": "It does not go with what is there",

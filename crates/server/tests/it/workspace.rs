@@ -1,6 +1,7 @@
 //! The workspace over the API.
 
 use crate::house::House;
+use axum::http::StatusCode;
 use expect_test::expect;
 use serde_json::json;
 
@@ -10,23 +11,21 @@ async fn a_workspace_is_read_and_changed(house: House) {
     house.get("/api/workspace").await.check(&expect![[r#"
         200 OK
         {
-          "business_hours": {},
           "created_at": "<time>",
           "id": "wsp_…",
           "name": "Main",
           "organization": "org_…",
+          "revision": 1,
           "time_zone": "UTC"
         }
     "#]]);
-    let hours = json!({ "weekly": { "monday": [["09:00", "17:00"]] } });
-    let changed = house
-        .patch("/api/workspace", json!({ "time_zone": "Europe/Berlin", "business_hours": hours }))
-        .await
-        .json();
+    let move_to = |zone: &str| json!({ "time_zone": zone, "revision": 1 });
+    let changed = house.patch("/api/workspace", move_to("Europe/Berlin")).await.json();
     assert_eq!(
-        (&changed["name"], &changed["time_zone"], &changed["business_hours"]),
-        (&json!("Main"), &json!("Europe/Berlin"), &hours)
+        (&changed["name"], &changed["time_zone"], &changed["revision"]),
+        (&json!("Main"), &json!("Europe/Berlin"), &json!(2))
     );
+    assert_eq!(house.patch("/api/workspace", move_to("Asia/Tokyo")).await.status, StatusCode::CONFLICT);
     assert_eq!(house.get("/api/workspace").await.json(), changed);
     house.patch("/api/workspace", json!({ "time_zone": "Europe/Atlantis" })).await.check(&expect![[r#"
         422 Unprocessable Entity

@@ -15,6 +15,7 @@ CREATE TABLE workspace (
     name TEXT NOT NULL,
     time_zone TEXT NOT NULL,
     business_hours TEXT NOT NULL,
+    revision BIGINT NOT NULL,
     created_at_us BIGINT NOT NULL
 );
 CREATE INDEX workspace_organization ON workspace (organization);
@@ -58,6 +59,7 @@ CREATE TABLE agent (
     running BOOLEAN NOT NULL,
     current TEXT NOT NULL,
     version BIGINT NOT NULL,
+    revision BIGINT NOT NULL,
     created_at_us BIGINT NOT NULL,
     updated_at_us BIGINT NOT NULL,
     UNIQUE (workspace, name)
@@ -121,7 +123,6 @@ CREATE TABLE call (
     to_address TEXT NOT NULL,
     plan TEXT NOT NULL,
     log_revision BIGINT NOT NULL,
-    ticket_hash TEXT UNIQUE,
     node TEXT,
     lease_expires_at_us BIGINT,
     started_at_us BIGINT NOT NULL,
@@ -130,7 +131,8 @@ CREATE TABLE call (
     UNIQUE (connection, carrier_call)
 );
 CREATE INDEX call_workspace ON call (workspace, id);
--- Only calls in progress have a lease: the live calls of a workspace and the calls of a dead node are found through it.
+-- Only calls in progress have a lease: a workspace's live calls are found through it, and the calls of a dead node.
+CREATE INDEX call_live ON call (workspace, id) WHERE lease_expires_at_us IS NOT NULL;
 CREATE INDEX call_lease ON call (lease_expires_at_us) WHERE lease_expires_at_us IS NOT NULL;
 
 CREATE TABLE message (
@@ -176,17 +178,6 @@ CREATE TABLE call_snapshot (
     seq BIGINT NOT NULL,
     state TEXT NOT NULL
 );
-
-CREATE TABLE webhook_inbox (
-    connection TEXT NOT NULL REFERENCES connection ON DELETE CASCADE,
-    key TEXT NOT NULL,
-    status BIGINT NOT NULL,
-    content_type TEXT NOT NULL,
-    body TEXT NOT NULL,
-    expires_at_us BIGINT NOT NULL,
-    PRIMARY KEY (connection, key)
-);
-CREATE INDEX webhook_inbox_expires ON webhook_inbox (expires_at_us);
 
 CREATE TABLE audit_event (
     id TEXT NOT NULL PRIMARY KEY,

@@ -20,6 +20,9 @@ async fn a_save_adds_a_version_and_keeps_the_earlier(db: Database) {
     let renamed = AgentSpec { name: "front desk".into(), running: false, ..firm.clone() };
     let renamed = db.store.save_agent(&scope, &made.id, 2, &renamed).await.unwrap();
     assert_eq!((renamed.version, &renamed.current), (2, &saved.current), "a name is no new version");
+    let late =
+        db.store.save_agent(&scope, &made.id, saved.revision, &receptionist("late")).await.unwrap_err();
+    assert_eq!(late.to_string(), "this agent is taken: it was changed meanwhile and is at revision 3");
     assert_eq!(db.store.agent(&scope, &made.id).await.unwrap(), renamed);
     assert!(!renamed.running);
 
@@ -46,7 +49,7 @@ async fn of_two_who_save_at_once_one_is_refused(db: Database) {
             Ok(_) => saved += 1,
             Err(error) => assert_eq!(
                 error.to_string(),
-                "this agent is taken: it was saved meanwhile and is at version 2"
+                "this agent is taken: it was changed meanwhile and is at revision 2"
             ),
         }
     }

@@ -1,4 +1,4 @@
-use crate::database::{Database, Tenant, node, secret};
+use crate::database::{Database, Tenant, node};
 use offhook_core::Pii;
 use offhook_core::entity::{CallStatus, MessageRole, UsageKind};
 use offhook_store::{
@@ -11,7 +11,6 @@ on_both![
     many_requests_at_once_begin_one_call,
     a_call_runs_from_ring_to_record,
     a_call_is_finished_once,
-    a_ticket_admits_once,
     words_with_a_zero_character_are_stored,
     a_long_transcript_is_stored_whole,
     a_live_call_is_listed_until_it_ends,
@@ -148,28 +147,6 @@ async fn a_call_is_finished_once(db: Database) {
     assert!(matches!(db.store.call_answered(&lease, 1).await, Err(StoreError::Ended { what: "call" })));
     let again = db.store.begin_call(&tenant.scope, &tenant.ring("CA1"), &node("a")).await.unwrap();
     assert!(matches!(again, Begun::Existing(call) if call.status == CallStatus::Ended));
-}
-
-async fn a_ticket_admits_once(db: Database) {
-    let tenant = db.tenant("acme").await;
-    let (one, two) = (db.call(&tenant, "CA1", &node("a")).await, db.call(&tenant, "CA2", &node("a")).await);
-    db.store.set_call_ticket(&one, &secret("ticket one")).await.unwrap();
-    db.store.set_call_ticket(&two, &secret("ticket two")).await.unwrap();
-    let tries = (0..8).map(|_| {
-        let store = db.store.clone();
-        tokio::spawn(async move { store.take_call_ticket(&secret("ticket one")).await })
-    });
-    let mut admitted = Vec::new();
-    for attempt in tries.collect::<Vec<_>>() {
-        match attempt.await.unwrap() {
-            Ok((scope, call)) => admitted.push((scope.workspace().clone(), call.id)),
-            Err(error) => assert!(matches!(error, StoreError::NotFound { what: "ticket" }), "{error:?}"),
-        }
-    }
-    assert_eq!(admitted, [(tenant.workspace.id.clone(), one.call().clone())]);
-    assert!(db.store.take_call_ticket(&secret("ticket three")).await.is_err());
-    db.store.finish_call(&two, &finished()).await.unwrap();
-    assert!(db.store.take_call_ticket(&secret("ticket two")).await.is_err(), "the call is over");
 }
 
 async fn words_with_a_zero_character_are_stored(db: Database) {

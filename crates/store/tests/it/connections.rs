@@ -8,6 +8,7 @@ on_both![
     a_connection_reads_back_without_its_secret,
     a_secret_is_sealed_in_its_row,
     a_change_based_on_an_old_revision_is_refused,
+    a_try_of_what_was_changed_since_says_nothing,
     a_name_is_taken_once_in_an_organization,
     a_connection_that_a_number_needs_stays,
     secrets_survive_a_change_of_the_vault_key,
@@ -23,7 +24,7 @@ async fn a_connection_reads_back_without_its_secret(db: Database) {
     assert_eq!(db.store.connection_secret(&scope, &made.id).await.unwrap(), secret("the auth token"));
 
     let failed = Some("the carrier knows no such account");
-    db.store.set_connection_status(&scope, &made.id, ConnectionStatus::Error, failed).await.unwrap();
+    db.store.set_connection_status(&scope, &made.id, 1, ConnectionStatus::Error, failed).await.unwrap();
     let tried = db.store.connection(&scope, &made.id).await.unwrap();
     assert_eq!((tried.status, tried.status_reason.as_deref()), (ConnectionStatus::Error, failed));
     assert!(tried.checked_at_us.is_some());
@@ -88,6 +89,20 @@ async fn a_change_based_on_an_old_revision_is_refused(db: Database) {
         }
     }
     assert_eq!(won, 1);
+}
+
+async fn a_try_of_what_was_changed_since_says_nothing(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    let made = db.store.create_connection(&scope, &twilio("line")).await.unwrap();
+    let changed =
+        db.store.replace_connection(&scope, &made.id, made.revision, &twilio("line")).await.unwrap();
+    let refused = Some("the old key was refused");
+    let tried = db
+        .store
+        .set_connection_status(&scope, &made.id, made.revision, ConnectionStatus::Error, refused)
+        .await;
+    assert!(matches!(tried, Err(StoreError::Conflict { what: "connection", .. })), "{tried:?}");
+    assert_eq!(db.store.connection(&scope, &made.id).await.unwrap(), changed);
 }
 
 async fn a_name_is_taken_once_in_an_organization(db: Database) {

@@ -2,7 +2,7 @@
 
 use crate::calls::finished;
 use crate::database::{Database, Tenant, hours, node, number, receptionist, secret, twilio};
-use offhook_core::entity::{ApiKey, CallEvent, ConnectionStatus, NumberStatus, Role, WebhookAnswer};
+use offhook_core::entity::{ApiKey, CallEvent, ConnectionStatus, Role};
 use offhook_core::{ConversationId, Pii};
 use offhook_store::{
     AgentSpec, Apply, CallFilter, ConnectionSpec, Declaration, DeclaredNumber, LogBatch, LogFrom, NewCall,
@@ -25,7 +25,6 @@ const WITHOUT_SCOPE: &[&str] = &[
     "create_organization",
     "finish_call",
     "forget_secrets",
-    "forget_webhook_answers",
     "missing_keys",
     "numbers_for_ring",
     "open",
@@ -37,8 +36,6 @@ const WITHOUT_SCOPE: &[&str] = &[
     "reseal_secrets",
     "save_snapshot",
     "scope_for_api_key",
-    "set_call_ticket",
-    "take_call_ticket",
     "workspaces",
 ];
 
@@ -137,7 +134,6 @@ const CASES: &[Case] = cases! {
         t.store.delete_connection(&t.intruder, &t.victim.tenant.connection.id)
     };
     (delete_number, Workspace, NotFound): |t| t.store.delete_number(&t.intruder, &t.victim.tenant.number.id);
-    (keep_webhook_answer, Organization, NotFound): |t| keep_answer(t);
     (load_log, Workspace, NotFound): |t| t.store.load_log(&t.intruder, &t.victim.call, LogFrom::Start);
     (load_log, Workspace, NotFound): |t| t.store.load_log(&t.intruder, &t.victim.call, LogFrom::Snapshot);
     (messages, Workspace, NotFound): |t| t.store.messages(&t.intruder, &t.victim.call);
@@ -147,20 +143,14 @@ const CASES: &[Case] = cases! {
     (replace_number, Workspace, NotFound): |t| replace_number(t);
     (revoke_api_key, Workspace, NotFound): |t| t.store.revoke_api_key(&t.intruder, &t.victim.key.id);
     (save_agent, Workspace, NotFound): |t| save_agent(t);
+    (replace_workspace, Workspace, Own): |t| replace_workspace(t);
     (set_connection_status, Organization, NotFound): |t| {
         t.store.set_connection_status(
-            &t.intruder, &t.victim.tenant.connection.id, ConnectionStatus::Error, Some("mine"),
+            &t.intruder, &t.victim.tenant.connection.id, 1, ConnectionStatus::Error, Some("mine"),
         )
     };
-    (set_number_status, Workspace, NotFound): |t| {
-        t.store.set_number_status(&t.intruder, &t.victim.tenant.number.id, NumberStatus::Error, None)
-    };
-    (set_workspace, Workspace, Own): |t| set_workspace(t);
     (tool_calls, Workspace, NotFound): |t| t.store.tool_calls(&t.intruder, &t.victim.call);
     (usage, Workspace, NotFound): |t| t.store.usage(&t.intruder, &t.victim.call);
-    (webhook_answer, Organization, NotFound): |t| {
-        t.store.webhook_answer(&t.intruder, &t.victim.tenant.connection.id, "key")
-    };
     (workspace, Workspace, Own): |t| t.store.workspace(&t.intruder);
 };
 
@@ -320,8 +310,8 @@ async fn create_workspace(t: &Trespass) -> Result<impl Debug + use<>, StoreError
     t.store.create_workspace(&t.intruder, &hours("mine")).await
 }
 
-async fn set_workspace(t: &Trespass) -> Result<impl Debug + use<>, StoreError> {
-    t.store.set_workspace(&t.intruder, &hours("mine")).await
+async fn replace_workspace(t: &Trespass) -> Result<impl Debug + use<>, StoreError> {
+    t.store.replace_workspace(&t.intruder, 1, &hours("mine")).await
 }
 
 async fn replace_connection(t: &Trespass) -> Result<impl Debug + use<>, StoreError> {
@@ -334,9 +324,4 @@ async fn replace_number(t: &Trespass) -> Result<impl Debug + use<>, StoreError> 
 
 async fn save_agent(t: &Trespass) -> Result<impl Debug + use<>, StoreError> {
     t.store.save_agent(&t.intruder, &t.victim.tenant.agent.id, 1, &receptionist("stolen")).await
-}
-
-async fn keep_answer(t: &Trespass) -> Result<impl Debug + use<>, StoreError> {
-    let answer = WebhookAnswer { status: 200, content_type: "text/plain".into(), body: "mine".into() };
-    t.store.keep_webhook_answer(&t.intruder, &t.victim.tenant.connection.id, "key", &answer, 1_000).await
 }

@@ -14,4 +14,3 @@ mod log;
 mod numbers;
 mod organizations;
 mod pages;
-mod webhooks;

@@ -24,11 +24,6 @@ async fn a_number_reads_back_as_it_was_set(db: Database) {
     assert_eq!(bare.status, NumberStatus::Inactive);
     let listed = db.store.numbers(&tenant.scope, &Page::first(10)).await.unwrap().rows;
     assert_eq!(listed, [bare.clone(), tenant.number.clone()]);
-
-    let refused = Some("the carrier released it");
-    db.store.set_number_status(&tenant.scope, &bare.id, NumberStatus::Error, refused).await.unwrap();
-    let failed = db.store.number(&tenant.scope, &bare.id).await.unwrap();
-    assert_eq!((failed.status, failed.status_reason.as_deref()), (NumberStatus::Error, refused));
 }
 
 async fn a_number_is_taken_once_and_its_holder_is_named(db: Database) {

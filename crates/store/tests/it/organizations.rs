@@ -55,8 +55,10 @@ async fn a_workspace_reads_back_as_it_was_set(db: Database) {
         time_zone: "Asia/Tokyo".into(),
         business_hours: json!({ "holidays": ["2027-01-01"], "weekly": {} }),
     };
-    let set = db.store.set_workspace(&scope, &spec).await.unwrap();
+    let set = db.store.replace_workspace(&scope, workspace.revision, &spec).await.unwrap();
     assert_eq!(db.store.workspace(&scope).await.unwrap(), set);
+    let late = db.store.replace_workspace(&scope, workspace.revision, &hours("late")).await.unwrap_err();
+    assert_eq!(late.to_string(), "this workspace is taken: it was changed meanwhile and is at revision 2");
     assert_eq!((set.name, set.business_hours), (spec.name, spec.business_hours));
     let second = db.store.create_workspace(&scope, &hours("second")).await.unwrap();
     assert_eq!(second.organization, workspace.organization);
