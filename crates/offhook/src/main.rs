@@ -34,6 +34,8 @@ enum Command {
     Apply(commands::apply::Args),
     /// Run the simulated carrier as a server
     Carrier(commands::carrier::Args),
+    /// Make an API key
+    Key(commands::key::Args),
     /// See to the keys that seal credentials
     Vault(commands::vault::Args),
 }
@@ -56,6 +58,7 @@ fn main() -> Result<()> {
             Command::Replay(args) => commands::replay::run(args).await,
             Command::Apply(args) => commands::apply::run(args).await,
             Command::Carrier(args) => commands::carrier::run(args).await,
+            Command::Key(args) => commands::key::run(args).await,
             Command::Vault(args) => commands::vault::run(args).await,
         }
     })

@@ -11,7 +11,7 @@ use crate::{Store, dialect, tenant};
 use offhook_core::entity::{ApiKey, Organization, Role, Workspace};
 use offhook_core::{ApiKeyId, OrganizationId, Secret, WorkspaceId};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -158,10 +158,28 @@ impl Store {
         page::list(self.read(), tenant::find::<api_key::Entity>(scope), page).await
     }
 
-    /// Makes a key useless from now on. Once is enough.
+    /// One key, revoked or not.
+    pub async fn api_key(&self, scope: &Scope, id: &ApiKeyId) -> Result<ApiKey, StoreError> {
+        tenant::row::<api_key::Entity>(self.read(), scope, id).await?.try_into()
+    }
+
+    /// Makes a key useless from now on. Once is enough. `Conflict`: it is the last that may do everything.
     pub async fn revoke_api_key(&self, scope: &Scope, id: &ApiKeyId) -> Result<(), StoreError> {
         let tx = self.begin().await?;
         tenant::row::<api_key::Entity>(&tx, scope, id).await?;
+        let owners = tenant::find::<api_key::Entity>(scope)
+            .filter(api_key::Column::Role.eq(Role::Owner.as_str()))
+            .filter(api_key::Column::RevokedAtUs.is_null())
+            .order_by_asc(api_key::Column::Id)
+            .lock_exclusive()
+            .all(&tx)
+            .await?;
+        if let [last] = owners.as_slice()
+            && last.id == id.as_str()
+        {
+            let holder = "it is the last owner's key: make another first".into();
+            return Err(StoreError::Conflict { what: "API key", holder });
+        }
         let revoked = tenant::update::<api_key::Entity>(scope)
             .col_expr(api_key::Column::RevokedAtUs, Expr::value(self.now_us()))
             .filter(api_key::Column::Id.eq(id.as_str()))

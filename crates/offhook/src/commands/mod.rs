@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod carrier;
 pub mod dial;
+pub mod key;
 pub mod replay;
 pub mod serve;
 pub mod simulate;

@@ -97,6 +97,8 @@ pub async fn create(
 }
 
 /// Makes a key useless from now on
+///
+/// Its role must not be above that of the key that asks, and the last owner's key stays.
 #[utoipa::path(delete, path = "/api/keys/{id}", tag = "keys", operation_id = "revokeKey",
     params(("id" = String, Path)), responses((status = NO_CONTENT)))]
 pub async fn revoke(
@@ -104,6 +106,11 @@ pub async fn revoke(
     Caller(scope): Caller,
     Id(id): Id<ApiKeyId>,
 ) -> Result<StatusCode, Problem> {
+    let role = app.store.api_key(&scope, &id).await.about(&id)?.role;
+    if role > scope.role() {
+        let detail = format!("{id}: a key of role {} cannot revoke one of role {role}", scope.role());
+        return Err(Problem::new(Kind::Forbidden, detail, "use a key of that role to revoke it"));
+    }
     app.store.revoke_api_key(&scope, &id).await.about(&id)?;
     Ok(StatusCode::NO_CONTENT)
 }

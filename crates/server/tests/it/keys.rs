@@ -1,7 +1,7 @@
 //! API keys over the API: shown once, never above the one that makes them.
 
 use crate::house::House;
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use expect_test::expect;
 use offhook_core::entity::Role;
 use serde_json::json;
@@ -48,4 +48,39 @@ async fn a_key_cannot_make_one_that_may_do_more() {
           "type": "urn:offhook:problem:invalid"
         }
     "#]]);
+}
+
+#[tokio::test]
+async fn a_key_cannot_revoke_one_that_may_do_more_nor_the_last_owners() {
+    let house = House::sqlite().await;
+    let keys = house.get("/api/keys").await.json();
+    let id = |role: &str| {
+        let keys = keys["items"].as_array().unwrap();
+        keys.iter().find(|key| key["role"] == role).unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let owner = format!("/api/keys/{}", id("owner"));
+    let revoke =
+        async |path: String| house.send(Method::DELETE, &path, Some(house.key(Role::Admin)), None).await;
+    revoke(owner.clone()).await.check(&expect![[r#"
+        403 Forbidden
+        {
+          "detail": "key_…: a key of role admin cannot revoke one of role owner",
+          "fix": "use a key of that role to revoke it",
+          "status": 403,
+          "title": "The API key may not do this",
+          "type": "urn:offhook:problem:forbidden"
+        }
+    "#]]);
+    house.delete(&owner).await.check(&expect![[r#"
+        409 Conflict
+        {
+          "detail": "key_…: not possible for this API key: it is the last owner's key: make another first",
+          "fix": "read what is there now, then repeat the change on it, or choose another",
+          "status": 409,
+          "title": "It does not go with what is there",
+          "type": "urn:offhook:problem:conflict"
+        }
+    "#]]);
+    assert_eq!(revoke(format!("/api/keys/{}", id("viewer"))).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(revoke(format!("/api/keys/{}", id("admin"))).await.status, StatusCode::NO_CONTENT);
 }

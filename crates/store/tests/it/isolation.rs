@@ -94,6 +94,7 @@ const CASES: &[Case] = cases! {
     (agent_version, Workspace, NotFound): |t| t.store.agent_version(&t.intruder, &t.victim.tenant.agent.current);
     (agent_versions, Workspace, NotFound): |t| t.store.agent_versions(&t.intruder, &t.victim.tenant.agent.id, &page());
     (agents, Workspace, Own): |t| t.store.agents(&t.intruder, &page());
+    (api_key, Workspace, NotFound): |t| t.store.api_key(&t.intruder, &t.victim.key.id);
     (api_keys, Workspace, Own): |t| t.store.api_keys(&t.intruder, &page());
     (apply, Organization, Own): |t| t.store.apply(&t.intruder, &same_names(&t.victim.tenant), Apply::Write);
     (audit_events, Workspace, Own): |t| t.store.audit_events(&t.intruder, &page());

@@ -6,6 +6,7 @@ use serde_json::json;
 on_both![
     the_first_owner_is_made_once,
     a_key_opens_its_workspace_until_it_is_revoked,
+    the_last_owners_key_stays,
     a_workspace_reads_back_as_it_was_set,
     a_key_remembers_its_last_use_to_the_minute,
     what_was_changed_stands_in_the_audit_log,
@@ -45,6 +46,27 @@ async fn a_key_opens_its_workspace_until_it_is_revoked(db: Database) {
     assert_eq!(keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["lost", "kept"]);
     assert!(keys[0].revoked_at_us.is_some());
     assert_eq!(keys[1], kept);
+}
+
+async fn the_last_owners_key_stays(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    db.store.create_api_key(&scope, "admin", Role::Admin).await.unwrap();
+    let mut owners = Vec::new();
+    for name in ["one", "two"] {
+        owners.push(db.store.create_api_key(&scope, name, Role::Owner).await.unwrap().0.id);
+    }
+    let revokes = owners.iter().map(|id| {
+        let (store, scope, id) = (db.store.clone(), scope.clone(), id.clone());
+        tokio::spawn(async move { store.revoke_api_key(&scope, &id).await })
+    });
+    let mut revoked = 0;
+    for revoke in revokes.collect::<Vec<_>>() {
+        match revoke.await.unwrap() {
+            Ok(()) => revoked += 1,
+            Err(error) => assert!(matches!(error, StoreError::Conflict { what: "API key", .. }), "{error:?}"),
+        }
+    }
+    assert_eq!(revoked, 1);
 }
 
 async fn a_workspace_reads_back_as_it_was_set(db: Database) {
