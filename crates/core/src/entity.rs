@@ -61,6 +61,14 @@ pub struct ApiKey {
     pub revoked_at_us: Option<i64>,
 }
 
+/// The kinds of connection that numbers are reached through.
+pub const CARRIERS: &[&str] = &["twilio"];
+
+/// Whether a connection of this kind is an account at a carrier.
+pub fn is_carrier(kind: &str) -> bool {
+    CARRIERS.contains(&kind)
+}
+
 /// An outside account with credentials. The credentials are not part of the row as others see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Connection {

@@ -3,6 +3,8 @@
 use anyhow::{Context as _, Result, bail};
 use offhook_core::entity::Capability;
 use offhook_core::{E164, Secret};
+use offhook_server::agent::AgentConfig;
+use offhook_server::api::request::Name;
 use offhook_store::{AgentSpec, ConnectionSpec, Declaration, DeclaredNumber};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -20,10 +22,10 @@ pub struct Declared {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Connection {
-    name: String,
+    name: Name,
     kind: String,
     #[serde(default)]
-    account: Option<String>,
+    account: Option<Name>,
     /// The secret itself, or `$NAME` of an environment variable.
     #[serde(default)]
     secret: Option<Secret<String>>,
@@ -34,7 +36,7 @@ struct Connection {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Agent {
-    name: String,
+    name: Name,
     #[serde(default = "yes")]
     running: bool,
     #[serde(default)]
@@ -47,7 +49,7 @@ struct Number {
     number: E164,
     connection: String,
     #[serde(default)]
-    name: Option<String>,
+    name: Option<Name>,
     #[serde(default)]
     agent: Option<String>,
     #[serde(default)]
@@ -75,25 +77,25 @@ impl Declared {
         Ok(figment::Figment::from(figment::providers::Toml::string(text)).extract()?)
     }
 
-    /// The same for the store, with agents' settings checked and secrets fetched.
+    /// The same for the store, with everything checked and secrets fetched.
     pub fn declaration(self) -> Result<Declaration> {
-        for agent in &self.agents {
-            offhook_server::agent::AgentConfig::read(&Value::Object(agent.config.clone()))
-                .with_context(|| format!("agent `{}`", agent.name))?;
-        }
         let connections = self.connections.into_iter().map(|c| {
-            let secret = c.secret.map(|s| fetched(&c.name, s)).transpose()?;
-            Ok(ConnectionSpec {
-                kind: c.kind,
-                name: c.name,
-                account: c.account,
-                config: Value::Object(c.config),
-                secret,
-            })
+            let name = String::from(c.name);
+            let secret = c.secret.map(|s| fetched(&name, s)).transpose()?;
+            let config = Value::Object(c.config);
+            let spec =
+                ConnectionSpec { kind: c.kind, name, account: c.account.map(Name::into), config, secret };
+            offhook_server::connection::check(&spec)
+                .with_context(|| format!("connection `{}`", spec.name))?;
+            Ok(spec)
         });
-        let agents = self.agents.into_iter();
+        let agents = self.agents.into_iter().map(|a| {
+            let spec = AgentSpec { name: a.name.into(), running: a.running, config: Value::Object(a.config) };
+            AgentConfig::read(&spec.config).with_context(|| format!("agent `{}`", spec.name))?;
+            Ok(spec)
+        });
         let numbers = self.numbers.into_iter().map(|n| DeclaredNumber {
-            name: n.name.unwrap_or_else(|| n.number.to_string()),
+            name: n.name.map_or_else(|| n.number.to_string(), Name::into),
             connection: n.connection,
             e164: n.number,
             capabilities: vec![Capability::Voice],
@@ -103,9 +105,7 @@ impl Declared {
         });
         Ok(Declaration {
             connections: connections.collect::<Result<_>>()?,
-            agents: agents
-                .map(|a| AgentSpec { name: a.name, running: a.running, config: Value::Object(a.config) })
-                .collect(),
+            agents: agents.collect::<Result<_>>()?,
             numbers: numbers.collect(),
         })
     }
@@ -124,6 +124,23 @@ fn fetched(connection: &str, secret: Secret<String>) -> Result<Secret<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_api_refuses_is_refused_in_a_file() {
+        let connection = |text: &str| format!("[[connections]]\n{text}\n");
+        for (text, named) in [
+            (connection("name = 'c'\nkind = 'opnai'"), "connection `c`: kind: `opnai`"),
+            (connection("name = 'c'\nkind = 'openai'\nconfig = { base_ulr = 'http://x' }"), "base_ulr"),
+            (connection("name = 'c'\nkind = 'openai'\nsecret = ''"), "connection `c`: secret: it is empty"),
+            (connection("name = 'c'\nkind = 'twilio'"), "connection `c`: account"),
+            (connection("name = 'offline'\nkind = 'openai'"), "connection `offline`: name"),
+            (connection("name = ' '\nkind = 'openai'"), "1 to 200 characters"),
+            ("[[agents]]\nname = ''\n".into(), "1 to 200 characters"),
+        ] {
+            let refused = Declared::parse(&text).and_then(Declared::declaration).unwrap_err();
+            assert!(format!("{refused:#}").contains(named), "{refused:#}");
+        }
+    }
 
     #[test]
     fn mistakes_are_named_with_the_thing() {

@@ -18,7 +18,7 @@ pub enum CarrierControl {
 
 /// A Twilio connection's settings beside its secret, the auth token.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct TwilioConfig {
     /// Region, with `edge`.
     pub region: Option<String>,
@@ -44,7 +44,7 @@ impl CarrierControl {
         secret: Option<&Secret<String>>,
     ) -> Option<Twilio> {
         use offhook_carriers::twilio::{Credentials, api_host};
-        let config: TwilioConfig = serde_json::from_value(connection.config.clone()).unwrap_or_default();
+        let config: TwilioConfig = serde_json::from_value(connection.config.clone()).ok()?;
         let base = match config.api_base {
             Some(base) => base.parse().ok()?,
             None => api_host(config.region.as_deref(), config.edge.as_deref()).ok()?,

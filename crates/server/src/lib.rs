@@ -8,6 +8,7 @@ pub mod app;
 pub mod auth;
 pub mod call;
 pub mod carrier;
+pub mod connection;
 pub mod hooks;
 pub mod live;
 pub mod node;

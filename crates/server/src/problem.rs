@@ -2,6 +2,7 @@
 
 use crate::agent::ConfigError;
 use crate::call::plan::NotReady;
+use crate::connection::NotAConnection;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -227,6 +228,12 @@ impl From<ConfigError> for Problem {
             field => format!("config.{field}"),
         };
         Problem::invalid(&field, error.wrong)
+    }
+}
+
+impl From<NotAConnection> for Problem {
+    fn from(error: NotAConnection) -> Self {
+        Problem::invalid(&error.field, error.wrong)
     }
 }
 

@@ -7,9 +7,8 @@ use crate::page::{self, Listed, Page};
 use crate::rows::{agent, connection, phone_number, workspace};
 use crate::scope::Scope;
 use crate::{Store, tenant};
-use offhook_core::entity::{Capability, Connection, NumberStatus, PhoneNumber};
+use offhook_core::entity::{Capability, Connection, NumberStatus, PhoneNumber, is_carrier};
 use offhook_core::{AgentId, ConnectionId, E164, PhoneNumberId, Secret};
-use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel,
     JoinType, QueryFilter, QueryOrder, QuerySelect,
@@ -231,7 +230,16 @@ impl Store {
         spec: &NumberSpec,
         before: Option<&PhoneNumber>,
     ) -> Result<(), StoreError> {
-        tenant::row::<connection::Entity>(tx, scope, &spec.connection).await?;
+        let connection = tenant::row::<connection::Entity>(tx, scope, &spec.connection).await?;
+        if !is_carrier(&connection.kind) {
+            return Err(StoreError::Invalid {
+                what: "phone number",
+                reason: format!(
+                    "a number is reached through a carrier, and connection `{}` is of kind {}",
+                    connection.name, connection.kind
+                ),
+            });
+        }
         if let Some(agent) = &spec.inbound_agent {
             tenant::row::<agent::Entity>(tx, scope, agent).await?;
         }

@@ -32,6 +32,12 @@ const REGIONS: [&str; 3] = ["us1", "ie1", "au1"];
 const EDGES: [&str; 8] =
     ["ashburn", "dublin", "frankfurt", "sao-paulo", "singapore", "sydney", "tokyo", "umatilla"];
 
+/// Whether this can be the id of an account: `AC` and 32 hexadecimal digits.
+pub fn is_account(id: &str) -> bool {
+    let digits = id.strip_prefix("AC").unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// One account at Twilio.
 #[derive(Clone, Debug)]
 pub struct Twilio {

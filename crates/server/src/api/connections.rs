@@ -4,25 +4,21 @@ use super::request::{Body, Id, Name, Paging, Params, given};
 use super::{Page, Time, words};
 use crate::app::App;
 use crate::auth::Caller;
-use crate::carrier::{CarrierControl, TwilioConfig};
-use crate::problem::{About, Kind, Problem};
+use crate::carrier::CarrierControl;
+use crate::connection::{self, leads_elsewhere};
+use crate::problem::{About, Problem};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use offhook_carriers::twilio::api_host;
 use offhook_carriers::{CarrierError, Verdict};
-use offhook_core::entity::{self, ConnectionStatus};
+use offhook_core::entity::{self, ConnectionStatus, is_carrier};
 use offhook_core::{ConnectionId, Secret};
-use offhook_providers::ProviderSettings;
 use offhook_store::ConnectionSpec;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::sync::Arc;
-use url::Url;
 use utoipa::ToSchema;
 
-/// Carriers, by the name of the adapter.
-const CARRIERS: &[&str] = &["twilio"];
 /// What stands where a secret is stored.
 const MASK: &str = "••••";
 
@@ -87,7 +83,7 @@ pub struct ConnectionChange {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     account: Option<Option<Name>>,
-    /// All settings that are no secret.
+    /// All settings that are no secret. Where they lead to another host, `secret` must be sent again.
     #[schema(value_type = Option<Object>)]
     config: Option<Map<String, Value>>,
     /// The new token or key.
@@ -142,7 +138,7 @@ pub async fn create(
         config: Value::Object(new.config),
         secret: new.secret,
     };
-    can_be(&spec)?;
+    connection::check(&spec)?;
     let connection = app.store.create_connection(&scope, &spec).await?;
     Ok((StatusCode::CREATED, Json(connection.into())))
 }
@@ -168,14 +164,20 @@ pub async fn change(
     Body(change): Body<ConnectionChange>,
 ) -> Result<Json<Connection>, Problem> {
     let now = app.store.connection(&scope, &id).await.about(&id)?;
+    let config = change.config.map_or_else(|| now.config.clone(), Value::Object);
+    // Or whoever may change a connection could have its secret sent to themselves.
+    if now.has_secret && change.secret.is_none() && leads_elsewhere(&now.kind, &now.config, &config) {
+        let wrong = "the connection would lead to another host, and the secret was given for the one before: send it again with the change";
+        return Err(Problem::invalid("secret", wrong).about(&id));
+    }
     let spec = ConnectionSpec {
         kind: now.kind,
         name: change.name.map_or(now.name, Name::into),
         account: change.account.map_or(now.account, |account| account.map(Name::into)),
-        config: change.config.map_or(now.config, Value::Object),
+        config,
         secret: change.secret,
     };
-    can_be(&spec)?;
+    connection::check(&spec)?;
     let revision = change.revision.unwrap_or(now.revision);
     Ok(Json(app.store.replace_connection(&scope, &id, revision, &spec).await.about(&id)?.into()))
 }
@@ -223,8 +225,8 @@ async fn try_out(
     connection: &entity::Connection,
     secret: Option<Secret<String>>,
 ) -> Result<(), Problem> {
-    if !CARRIERS.contains(&connection.kind.as_str()) {
-        let settings = provider_settings(&connection.kind, &connection.config)?;
+    if !is_carrier(&connection.kind) {
+        let settings = connection::provider(&connection.kind, &connection.config)?;
         return Ok(offhook_providers::check(&settings, secret.unwrap_or_default()).await?);
     }
     match CarrierControl::open(&app.http, connection, secret.as_ref()) {
@@ -243,43 +245,4 @@ async fn try_out(
             Err(Problem::invalid(missing, "without it the carrier cannot be asked"))
         }
     }
-}
-
-/// Whether such a connection could work at all.
-fn can_be(spec: &ConnectionSpec) -> Result<(), Problem> {
-    if !CARRIERS.contains(&spec.kind.as_str()) {
-        return provider_settings(&spec.kind, &spec.config).map(drop);
-    }
-    if spec.account.is_none() {
-        return Err(Problem::invalid("account", "a carrier's connection needs the id of the account there"));
-    }
-    let config: TwilioConfig =
-        serde_json::from_value(spec.config.clone()).map_err(|error| Problem::invalid("config", error))?;
-    match config.api_base {
-        Some(base) => {
-            base.parse::<Url>().map(drop).map_err(|error| Problem::invalid("config.api_base", error))
-        }
-        None => api_host(config.region.as_deref(), config.edge.as_deref())
-            .map(drop)
-            .map_err(|error| Problem::invalid("config", error)),
-    }
-}
-
-fn provider_settings(kind: &str, config: &Value) -> Result<ProviderSettings, Problem> {
-    let mut settings = config.as_object().cloned().unwrap_or_default();
-    settings.insert("kind".into(), json!(kind));
-    serde_json::from_value(Value::Object(settings)).map_err(|error| {
-        let words = error.to_string();
-        match words.contains("unknown variant") {
-            true => Problem::invalid(
-                "kind",
-                format!("`{kind}` is neither a carrier ({}) nor a provider", CARRIERS.join(", ")),
-            ),
-            false => Problem::new(
-                Kind::Invalid,
-                format!("config: {words}"),
-                format!("correct the settings of this {kind} connection"),
-            ),
-        }
-    })
 }

@@ -31,9 +31,6 @@ pub struct PhoneNumber {
     /// What it can carry.
     #[schema(schema_with = words::capabilities)]
     capabilities: Vec<Capability>,
-    /// Work modes, messages, languages and the like.
-    #[schema(value_type = Object)]
-    settings: Value,
     /// Where calls go that are forwarded.
     forward_to: Option<String>,
     /// `agt_…`: who answers.
@@ -67,10 +64,6 @@ pub struct NewPhoneNumber {
     #[serde(default = "calls_only")]
     #[schema(schema_with = words::capabilities, required = false)]
     capabilities: Vec<Capability>,
-    /// Work modes, messages, languages and the like.
-    #[serde(default)]
-    #[schema(value_type = Object)]
-    settings: Map<String, Value>,
     /// Where calls go that are forwarded, in E.164.
     #[schema(value_type = Option<String>)]
     forward_to: Option<E164>,
@@ -88,8 +81,6 @@ pub struct PhoneNumberChange {
     name: Option<Name>,
     #[schema(schema_with = words::capabilities, required = false)]
     capabilities: Option<Vec<Capability>>,
-    #[schema(value_type = Option<Object>)]
-    settings: Option<Map<String, Value>>,
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     forward_to: Option<Option<E164>>,
@@ -113,7 +104,6 @@ impl From<entity::PhoneNumber> for PhoneNumber {
             e164: row.e164.into(),
             name: row.name,
             capabilities: row.capabilities,
-            settings: row.settings,
             forward_to: row.forward_to.map(E164::into),
             inbound_agent: row.inbound_agent.map(AgentId::into),
             status: row.status,
@@ -149,10 +139,11 @@ pub async fn create(
         connection: new.connection,
         e164: new.e164,
         capabilities: new.capabilities,
-        settings: Value::Object(new.settings),
+        settings: Value::Object(Map::new()),
         forward_to: new.forward_to,
         inbound_agent: new.inbound_agent,
     };
+    carries_something(&spec)?;
     let number = app.store.create_number(&scope, &spec).await.map_err(|error| refusal(error, &spec))?;
     Ok((StatusCode::CREATED, Json(number.into())))
 }
@@ -183,10 +174,11 @@ pub async fn change(
         e164: now.e164,
         name: change.name.map_or(now.name, Name::into),
         capabilities: change.capabilities.unwrap_or(now.capabilities),
-        settings: change.settings.map_or(now.settings, Value::Object),
+        settings: now.settings,
         forward_to: change.forward_to.unwrap_or(now.forward_to),
         inbound_agent: change.inbound_agent.unwrap_or(now.inbound_agent),
     };
+    carries_something(&spec)?;
     let revision = change.revision.unwrap_or(now.revision);
     let changed = app.store.replace_number(&scope, &id, revision, &spec).await;
     Ok(Json(changed.map_err(|error| refusal(error, &spec))?.into()))
@@ -202,6 +194,16 @@ pub async fn delete(
 ) -> Result<StatusCode, Problem> {
     app.store.delete_number(&scope, &id).await.about(&id)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn carries_something(spec: &NumberSpec) -> Result<(), Problem> {
+    match spec.capabilities.is_empty() {
+        true => Err(Problem::invalid(
+            "capabilities",
+            "a number carries at least one thing: name it, or leave the field out",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Why a number cannot be so, naming what it refers to and what is not there.

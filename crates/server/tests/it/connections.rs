@@ -12,14 +12,14 @@ on_both!(a_connection_is_made_changed_listed_and_removed, a_secret_goes_in_and_n
 
 async fn a_connection_is_made_changed_listed_and_removed(house: House) {
     let new = json!({
-        "kind": "twilio", "name": "Main line", "account": "AC1", "secret": "the auth token",
+        "kind": "twilio", "name": "Main line", "account": "AC00000000000000000000000000000001", "secret": "the auth token",
         "config": { "region": "ie1", "edge": "dublin" },
     });
     let made = house.post("/api/connections", new).await;
     made.check(&expect![[r#"
         201 Created
         {
-          "account": "AC1",
+          "account": "AC00000000000000000000000000000001",
           "checked_at": null,
           "config": {
             "edge": "dublin",
@@ -37,11 +37,12 @@ async fn a_connection_is_made_changed_listed_and_removed(house: House) {
         }
     "#]]);
     let path = format!("/api/connections/{}", made.id());
-    let changed = house.patch(&path, json!({ "name": "Second line", "config": {} })).await;
+    let changed =
+        house.patch(&path, json!({ "name": "Second line", "config": {}, "secret": "the US token" })).await;
     changed.check(&expect![[r#"
         200 OK
         {
-          "account": "AC1",
+          "account": "AC00000000000000000000000000000001",
           "checked_at": null,
           "config": {},
           "created_at": "<time>",
@@ -104,12 +105,11 @@ async fn a_secret_goes_in_and_never_comes_out(house: House) {
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused_before_they_are_stored() {
     let house = House::sqlite().await;
-    let wrong =
-        |kind: &str, config: Value| json!({ "kind": kind, "name": "x", "account": "AC1", "config": config });
+    let wrong = |kind: &str, config: Value| json!({ "kind": kind, "name": "x", "account": "AC00000000000000000000000000000001", "config": config });
     house.post("/api/connections", wrong("carrier-pigeon", json!({}))).await.check(&expect![[r#"
         422 Unprocessable Entity
         {
-          "detail": "kind: `carrier-pigeon` is neither a carrier (twilio) nor a provider",
+          "detail": "kind: `carrier-pigeon` is neither a carrier nor a provider",
           "fix": "correct `kind` and send the request again",
           "status": 422,
           "title": "The request cannot be carried out",
@@ -130,7 +130,7 @@ async fn settings_that_cannot_work_are_refused_before_they_are_stored() {
         422 Unprocessable Entity
         {
           "detail": "config: unknown field `modle`, expected one of `base_url`, `model`, `voice`, `headers`, `options`, `connect_timeout_ms`, `first_byte_timeout_ms`, `idle_timeout_ms`",
-          "fix": "correct the settings of this deepgram connection",
+          "fix": "correct `config` and send the request again",
           "status": 422,
           "title": "The request cannot be carried out",
           "type": "urn:offhook:problem:invalid"
@@ -147,6 +147,30 @@ async fn settings_that_cannot_work_are_refused_before_they_are_stored() {
         }
     "#]]);
     assert_eq!(house.get("/api/connections").await.json()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_secret_does_not_follow_a_connection_to_another_host() {
+    let house = House::sqlite().await;
+    let elsewhere = ProviderSim::start(ProviderSimSettings::default()).await.unwrap();
+    let thief = json!({ "base_url": format!("{}/v1", elsewhere.base_url) });
+    let new = json!({ "kind": "openai", "name": "models", "secret": "sk-right" });
+    let path = format!("/api/connections/{}", house.post("/api/connections", new).await.id());
+    house.patch(&path, json!({ "config": thief })).await.check(&expect![[r#"
+        422 Unprocessable Entity
+        {
+          "detail": "con_…: secret: the connection would lead to another host, and the secret was given for the one before: send it again with the change",
+          "fix": "correct `secret` and send the request again",
+          "status": 422,
+          "title": "The request cannot be carried out",
+          "type": "urn:offhook:problem:invalid"
+        }
+    "#]]);
+    assert_eq!(house.get(&path).await.json()["config"], json!({}));
+    let moved = house.patch(&path, json!({ "config": thief, "secret": "sk-other" })).await;
+    assert_eq!(moved.status, StatusCode::OK);
+    let same_host = json!({ "base_url": format!("{}/v2", elsewhere.base_url), "model": "m" });
+    assert_eq!(house.patch(&path, json!({ "config": same_host })).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

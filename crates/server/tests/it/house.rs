@@ -234,7 +234,7 @@ impl House {
 
     /// A Twilio connection, as `con_…`.
     pub async fn connection(&self, name: &str) -> String {
-        let body = json!({ "kind": "twilio", "name": name, "account": "AC1", "secret": "the auth token" });
+        let body = json!({ "kind": "twilio", "name": name, "account": "AC00000000000000000000000000000001", "secret": "the auth token" });
         self.post("/api/connections", body).await.id()
     }
 
@@ -249,7 +249,7 @@ impl House {
         let spec = ConnectionSpec {
             kind: "twilio".into(),
             name: format!("line {}", self.app.ticket().expose()),
-            account: Some("AC1".into()),
+            account: Some("AC00000000000000000000000000000001".into()),
             config: json!({}),
             secret: None,
         };

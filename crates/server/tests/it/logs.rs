@@ -28,8 +28,11 @@ async fn neither_numbers_nor_secrets_are_logged() {
     house.get(&format!("/{SECRET}")).await;
     let webhook = Request::post("/hooks/twilio/voice?From=%2B14155559876")
         .header("content-type", "application/x-www-form-urlencoded");
-    let webhook =
-        webhook.body(Body::from("AccountSid=AC1&CallSid=CA1&From=%2B14155559876&To=%2B14155559876")).unwrap();
+    let webhook = webhook
+        .body(Body::from(
+            "AccountSid=AC00000000000000000000000000000001&CallSid=CA1&From=%2B14155559876&To=%2B14155559876",
+        ))
+        .unwrap();
     assert_eq!(house.ask(webhook).await.status, StatusCode::FORBIDDEN);
     let twin = house.send(Method::DELETE, &format!("/api/connections/{line}"), Some(&key), None).await;
     assert!(twin.text().contains(NUMBER), "who asks is told which number it is");

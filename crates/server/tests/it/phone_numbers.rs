@@ -25,7 +25,6 @@ async fn a_number_is_added_given_to_an_agent_and_removed(house: House) {
           "inbound_agent": null,
           "name": "+14155550100",
           "revision": 1,
-          "settings": {},
           "status": "inactive",
           "status_reason": null,
           "updated_at": "<time>"
@@ -111,4 +110,40 @@ async fn what_is_no_number_is_told_how_one_is_written() {
           "type": "urn:offhook:problem:not_found"
         }
     "#]]);
+}
+
+#[tokio::test]
+async fn what_a_number_cannot_be_is_refused() {
+    let house = House::sqlite().await;
+    let line = house.connection("line").await;
+    let models = house.post("/api/connections", json!({ "kind": "openai", "name": "models" })).await.id();
+    let new = json!({ "connection": models, "e164": "+14155550100" });
+    house.post("/api/phone-numbers", new).await.check(&expect![[r#"
+        422 Unprocessable Entity
+        {
+          "detail": "+14155550100: this phone number cannot be stored: a number is reached through a carrier, and connection `models` is of kind openai",
+          "fix": "correct what the detail names and send the request again",
+          "status": 422,
+          "title": "The request cannot be carried out",
+          "type": "urn:offhook:problem:invalid"
+        }
+    "#]]);
+    let new = json!({ "connection": line, "e164": "+14155550100", "capabilities": [] });
+    house.post("/api/phone-numbers", new).await.check(&expect![[r#"
+        422 Unprocessable Entity
+        {
+          "detail": "capabilities: a number carries at least one thing: name it, or leave the field out",
+          "fix": "correct `capabilities` and send the request again",
+          "status": 422,
+          "title": "The request cannot be carried out",
+          "type": "urn:offhook:problem:invalid"
+        }
+    "#]]);
+    let number =
+        house.post("/api/phone-numbers", json!({ "connection": line, "e164": "+14155550100" })).await;
+    let path = format!("/api/phone-numbers/{}", number.id());
+    for wrong in [json!({ "connection": models }), json!({ "capabilities": [] }), json!({ "settings": {} })] {
+        let answer = house.patch(&path, wrong).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text());
+    }
 }

@@ -7,6 +7,7 @@ on_both![
     a_number_reads_back_as_it_was_set,
     a_number_is_taken_once_and_its_holder_is_named,
     a_change_based_on_an_old_revision_is_refused,
+    a_number_is_reached_through_a_carrier_only,
     a_ring_finds_every_claim_to_its_number,
     a_claim_that_cannot_be_read_does_not_stop_the_others,
 ];
@@ -51,6 +52,22 @@ async fn a_change_based_on_an_old_revision_is_refused(db: Database) {
     assert_eq!((changed.name.as_str(), changed.revision), ("front desk", 2));
     let error = db.store.replace_number(&tenant.scope, &tenant.number.id, 1, &spec).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict { what: "phone number", .. }), "{error:?}");
+}
+
+async fn a_number_is_reached_through_a_carrier_only(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let models = ConnectionSpec { kind: "openai".into(), ..twilio("models") };
+    let models = db.store.create_connection(&tenant.scope, &models).await.unwrap();
+    let spec = number(&models, &tenant.agent, "+14155550100");
+    for refused in [
+        db.store.create_number(&tenant.scope, &spec).await,
+        db.store.replace_number(&tenant.scope, &tenant.number.id, 1, &spec).await,
+    ] {
+        assert!(
+            matches!(&refused, Err(StoreError::Invalid { what: "phone number", reason }) if reason.contains("`models`")),
+            "{refused:?}"
+        );
+    }
 }
 
 async fn a_ring_finds_every_claim_to_its_number(db: Database) {

@@ -1,0 +1,166 @@
+//! What a connection must be to be of any use: its kind, account, settings and secret, for whoever makes one. It does not know where
+//! connections are kept, or what goes through them.
+
+use crate::agent::OFFLINE;
+use crate::carrier::TwilioConfig;
+use offhook_carriers::twilio::{api_host, is_account};
+use offhook_core::Secret;
+use offhook_core::entity::is_carrier;
+use offhook_providers::{self as providers, ProviderSettings, SettingsError};
+use offhook_store::ConnectionSpec;
+use serde_json::{Value, json};
+use url::Url;
+
+/// Why a connection could not work: which part of it, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {wrong}")]
+pub struct NotAConnection {
+    /// `kind`, `name`, `account`, `secret`, `config` or a setting in it.
+    pub field: String,
+    /// What is wrong with it and what would be right.
+    pub wrong: String,
+}
+
+impl NotAConnection {
+    fn new(field: &str, wrong: impl ToString) -> Self {
+        NotAConnection { field: field.into(), wrong: wrong.to_string() }
+    }
+}
+
+/// Whether such a connection could work at all.
+pub fn check(spec: &ConnectionSpec) -> Result<(), NotAConnection> {
+    let wrong = |field: &str, wrong: &str| Err(NotAConnection::new(field, wrong));
+    if spec.name == OFFLINE {
+        return wrong("name", "`offline` stands for the providers that need no connection: choose another");
+    }
+    // An empty token signs what anybody can sign.
+    if spec.secret.as_ref().is_some_and(|secret| secret.expose().trim().is_empty()) {
+        return wrong("secret", "it is empty: give the token or key, or leave it out");
+    }
+    if !is_carrier(&spec.kind) {
+        return provider(&spec.kind, &spec.config).map(drop);
+    }
+    match &spec.account {
+        None => wrong("account", "a carrier's connection needs the id of the account there"),
+        Some(account) if !is_account(account) => {
+            wrong("account", "an Account SID is `AC` and 32 hexadecimal digits")
+        }
+        Some(_) => twilio_base(&spec.config).map(drop),
+    }
+}
+
+/// The settings of a provider's connection.
+pub fn provider(kind: &str, config: &Value) -> Result<ProviderSettings, NotAConnection> {
+    if kind == OFFLINE {
+        return Err(NotAConnection::new("kind", "what is offline needs no connection"));
+    }
+    let mut settings = config.as_object().cloned().unwrap_or_default();
+    settings.insert("kind".into(), json!(kind));
+    let settings: ProviderSettings = serde_json::from_value(Value::Object(settings)).map_err(|error| {
+        let words = error.to_string();
+        match words.contains("unknown variant") {
+            true => NotAConnection::new("kind", format!("`{kind}` is neither a carrier nor a provider")),
+            false => NotAConnection::new("config", words),
+        }
+    })?;
+    let any_key = || Secret::new("any".to_owned());
+    let opened = [
+        providers::stt(&settings, any_key()).err(),
+        providers::llm(&settings, any_key()).err(),
+        providers::tts(&settings, any_key()).err(),
+    ];
+    let unusable = opened.into_iter().flatten().find(|e| !matches!(e, SettingsError::NotOffered { .. }));
+    unusable.map_or(Ok(settings), |error| Err(NotAConnection::new("config", error)))
+}
+
+/// Whether a secret that was given for one place would go to another after a change of settings.
+pub fn leads_elsewhere(kind: &str, before: &Value, after: &Value) -> bool {
+    destination(kind, before) != destination(kind, after)
+}
+
+/// Scheme, host and port of where the secret goes; `None` where it is the provider's own place.
+fn destination(kind: &str, config: &Value) -> Option<String> {
+    if is_carrier(kind) {
+        return twilio_base(config).ok().map(|base| base.origin().ascii_serialization());
+    }
+    let base = config["base_url"].as_str()?;
+    Some(base.parse::<Url>().map_or_else(|_| base.to_owned(), |base| base.origin().ascii_serialization()))
+}
+
+/// Where a Twilio connection's REST interface is.
+fn twilio_base(config: &Value) -> Result<Url, NotAConnection> {
+    let config: TwilioConfig =
+        serde_json::from_value(config.clone()).map_err(|error| NotAConnection::new("config", error))?;
+    let Some(base) = config.api_base else {
+        return api_host(config.region.as_deref(), config.edge.as_deref())
+            .map_err(|error| NotAConnection::new("config", error));
+    };
+    let base: Url = base.parse().map_err(|error| NotAConnection::new("config.api_base", error))?;
+    match base.scheme() {
+        "http" | "https" => Ok(base),
+        _ => Err(NotAConnection::new("config.api_base", "it must be an http or https address")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut ConnectionSpec)) -> Option<String> {
+        let mut spec = ConnectionSpec {
+            kind: "twilio".into(),
+            name: "line".into(),
+            account: Some("AC00000000000000000000000000000001".into()),
+            config: json!({}),
+            secret: Some(Secret::new("token".into())),
+        };
+        change(&mut spec);
+        check(&spec).err().map(|error| error.field)
+    }
+
+    #[test]
+    fn what_could_never_work_is_refused_by_the_part_that_is_wrong() {
+        assert_eq!(refused(|_| {}), None);
+        assert_eq!(refused(|spec| spec.secret = None), None);
+        for empty in ["", "  "] {
+            assert_eq!(refused(|spec| spec.secret = Some(Secret::new(empty.into()))), Some("secret".into()));
+        }
+        assert_eq!(refused(|spec| spec.name = "offline".into()), Some("name".into()));
+        assert_eq!(refused(|spec| spec.account = None), Some("account".into()));
+        assert_eq!(refused(|spec| spec.account = Some("not-a-sid".into())), Some("account".into()));
+        for kind in ["opnai", "offline", ""] {
+            assert_eq!(refused(|spec| spec.kind = kind.into()), Some("kind".into()), "{kind}");
+        }
+        for (kind, config, field) in [
+            ("twilio", json!({ "regoin": "ie1" }), "config"),
+            ("twilio", json!({ "region": "ie1" }), "config"),
+            ("twilio", json!({ "api_base": "ftp://127.0.0.1" }), "config.api_base"),
+            ("openai", json!({ "base_ulr": "http://127.0.0.1/v1" }), "config"),
+            ("openai", json!({ "base_url": "127.0.0.1" }), "config"),
+            ("cartesia", json!({ "base_url": "ftp://127.0.0.1" }), "config"),
+        ] {
+            let refused = refused(|spec| {
+                spec.kind = kind.into();
+                spec.config = config.clone();
+            });
+            assert_eq!(refused.as_deref(), Some(field), "{kind} {config}");
+        }
+    }
+
+    #[test]
+    fn only_another_host_is_another_place() {
+        let elsewhere = |kind: &str, config: Value| {
+            let setting = if kind == "twilio" { "api_base" } else { "base_url" };
+            [json!({}), json!({ setting: "https://a.example/v1" })]
+                .map(|before| leads_elsewhere(kind, &before, &config))
+        };
+        assert_eq!(elsewhere("openai", json!({ "model": "m" })), [false, true]);
+        assert_eq!(elsewhere("openai", json!({ "base_url": "https://a.example/v2" })), [true, false]);
+        for other in ["http://a.example/v1", "https://a.example:444/v1", "https://b.example/v1"] {
+            assert_eq!(elsewhere("openai", json!({ "base_url": other })), [true, true], "{other}");
+        }
+        assert_eq!(elsewhere("twilio", json!({})), [false, true]);
+        assert_eq!(elsewhere("twilio", json!({ "api_base": "https://a.example/x" })), [true, false]);
+        assert_eq!(elsewhere("twilio", json!({ "region": "ie1", "edge": "dublin" })), [true, true]);
+    }
+}
