@@ -106,6 +106,11 @@ impl StoreError {
         StoreError::Corrupt { what: what.into(), reason: reason.to_string() }
     }
 
+    /// Whether nothing can be written now, whatever it is: what must not be lost waits, also when somebody has to help.
+    pub fn is_outage(&self) -> bool {
+        self.is_transient() || matches!(self, StoreError::Full(_) | StoreError::ReadOnly(_))
+    }
+
     /// Whether the same request may succeed a little later without anybody's doing.
     pub fn is_transient(&self) -> bool {
         matches!(self, StoreError::Busy(_) | StoreError::Unavailable(_))

@@ -1,9 +1,9 @@
 //! Calls outlive the process that drives them and a database that does not answer.
 
-use crate::house::{GREETING, House, Place};
+use crate::house::{GREETING, House, LIMIT, Place};
 use crate::line::{Caller, words};
 use offhook_sim::carrier::{Phone, What};
-use offhook_sim::provider::{Rule, Service};
+use offhook_sim::provider::{Record, Rule, Service};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
 use serde_json::json;
 
@@ -11,6 +11,7 @@ on_both!(
     kill_minus_nine_and_the_call_goes_on,
     another_node_goes_on_with_the_call_of_a_dead_one,
     what_a_killed_process_was_saying_is_said_to_the_end,
+    a_tool_that_a_killed_process_has_used_is_not_used_again,
     a_process_that_is_replaced_leaves_its_call_to_the_next,
     a_locked_database_does_not_stop_a_call,
     a_call_that_rings_at_a_locked_database_is_answered,
@@ -101,6 +102,40 @@ async fn what_a_killed_process_was_saying_is_said_to_the_end(place: Place) {
         "{:?}",
         kept.lines
     );
+    house.close().await;
+}
+
+async fn a_tool_that_a_killed_process_has_used_is_not_used_again(place: Place) {
+    let mut house = House::open(place, json!({})).await;
+    let message = json!({ "name": "Ada", "message": "Call me back" });
+    house.first.program(|program| {
+        program.rules = vec![
+            Rule::tool("write this down", "take_message", message),
+            Rule::text("kept", "It is written down."),
+            Rule::text("unknown", "I do not know whether it was written down."),
+        ];
+    });
+    let caller = house.ring();
+    caller.greeted().await;
+    caller.say("Please write this down for me.").await;
+    let last_from = |record: &Record| {
+        let last = record.body["messages"].as_array().and_then(|all| all.last()).cloned();
+        last.map(|last| last["role"].as_str().unwrap_or_default().to_owned())
+    };
+    let told = |records: &[Record]| records.iter().any(|record| last_from(record).as_deref() == Some("tool"));
+    let before = house.first.wait_for(LIMIT, told).await.expect("the model is told what came of it").len();
+    house.kill_and_start("one").await;
+    connected_again(&caller).await;
+    caller.until_quiet().await;
+    caller
+        .until("the next process says what came of it", |_| caller.heard().ends_with(&words("written down.")))
+        .await;
+    caller.hang_up().await;
+
+    let asked = house.first.records();
+    let again: Vec<_> = asked[before..].iter().filter(|r| last_from(r).as_deref() == Some("user")).collect();
+    assert!(again.is_empty(), "the model was asked to use it once more: {again:#?}");
+    house.kept(&caller.call).await;
     house.close().await;
 }
 

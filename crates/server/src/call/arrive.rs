@@ -16,6 +16,7 @@ use offhook_core::entity::{CallStatus, Direction};
 use offhook_core::{ConversationId, E164};
 use offhook_store::{Begun, NewCall, RingTarget, StoreError};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What becomes of a caller.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
         carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
     };
     let (workspace, call) = (target.scope.workspace().clone(), begin.lease.call().clone());
-    let machine = Machine::New(Box::new(ready.plan));
+    let machine = Machine::New { plan: Box::new(ready.plan), age: Duration::ZERO };
     let handle = driver::start(begin, machine, app.around.clone()).unwrap_or_else(|already| already);
     metrics::counter!("offhook_calls_started_total").increment(1);
     tracing::info!(call.id = %call, number.id = %target.number.id, "Call ringing");

@@ -3,7 +3,7 @@
 
 use super::finish::{Ending, ToolUse, record};
 use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
-use super::recorder::Recorder;
+use super::recorder::{Lines, Recorder};
 use super::registry::{Handle, Letter, MAILBOX, Onward, Registry, Whose};
 use crate::abilities::{Abilities, Used};
 use crate::carrier::CarrierControl;
@@ -13,16 +13,17 @@ use offhook_core::call::log::{digest, summary};
 use offhook_core::call::{
     AskId, Call, CallPlan, CallTime, Command, EndedReason, Greeting, Input, ReplyId, ToolId, TurnTiming,
 };
-use offhook_core::entity::CallEvent;
+use offhook_core::entity::{CallEvent, CallSnapshot};
 use offhook_core::{AgentId, ChatMessage, Pii, Secret, ToolSpec};
 use offhook_providers::{LlmEvent, LlmReply, LlmRequest, TokenUsage};
 use offhook_store::CallLease;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -31,6 +32,8 @@ const LOG_LINES: usize = 64;
 const LOG_EVERY: Duration = Duration::from_millis(500);
 /// Lines that may wait for a store that does not answer; then the log of this call is given up, the call goes on.
 const LOG_BACKLOG: usize = 20_000;
+/// How long an order that cannot be undone waits until the store has its line; then the caller is not kept waiting.
+const WRITTEN_PATIENCE: Duration = Duration::from_secs(1);
 /// When the carrier has not ended the call by itself, it is told by another way after this.
 const HANG_UP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the apology of a machine that broke may take.
@@ -72,7 +75,12 @@ pub struct Beginning {
 #[derive(Debug)]
 pub enum Machine {
     /// The phone rings.
-    New(Box<CallPlan>),
+    New {
+        /// What the call depends on.
+        plan: Box<CallPlan>,
+        /// How long ago it began to ring.
+        age: Duration,
+    },
     /// A node died; the call as it stood, and the next line of its log.
     Resumed {
         /// The machine.
@@ -106,9 +114,22 @@ struct Driver {
     log_since: Option<Instant>,
     log_given_up: bool,
     snapshot_due: bool,
+    /// Lines of the log that the store has.
+    written: watch::Sender<u32>,
+    /// Orders that cannot be undone, in their order.
+    deeds: VecDeque<Deed>,
     answered: bool,
     usage: Usage,
     commands: Vec<Command>,
+}
+
+/// An order that cannot be undone: another node must know of it before it is carried out.
+struct Deed {
+    order: Command,
+    /// So many lines of the log must be written before.
+    lines: u32,
+    /// Or this moment have come.
+    by: Instant,
 }
 
 /// What a call has used.
@@ -137,6 +158,7 @@ enum Event {
     Letter(Option<Letter>),
     Model(usize, Option<LlmEvent>),
     Tool(ToolId, Used),
+    Written,
     Alarm,
 }
 
@@ -163,7 +185,10 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
     let mut commands = Vec::new();
     let now = Instant::now();
     let (call, rang_at, seq, at) = match machine {
-        Machine::New(plan) => (Call::start(*plan, &mut commands), now, 0, CallTime::ZERO),
+        Machine::New { plan, age } => {
+            let rang_at = now.checked_sub(age).unwrap_or(now);
+            (Call::start(*plan, &mut commands), rang_at, 0, CallTime::ZERO)
+        }
         Machine::Resumed { mut call, next_seq, age } => {
             let rang_at = now.checked_sub(age).unwrap_or(now);
             let at = CallTime::from_us(age.as_micros() as u64);
@@ -193,6 +218,8 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         log_since: None,
         log_given_up: false,
         snapshot_due: true,
+        written: watch::Sender::new(seq),
+        deeds: VecDeque::new(),
         usage: Usage::default(),
         commands,
     };
@@ -224,11 +251,13 @@ impl Driver {
         let alarm = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(alarm);
         let mut alarm_at = Instant::now();
+        let mut written = self.written.subscribe();
         while !self.call.is_finished() && !self.let_go {
             let deadline =
                 self.call.deadline().map(|(at, _)| self.rang_at + Duration::from_micros(at.as_us()));
             let log_due = self.log_since.map(|since| since + LOG_EVERY);
-            let due = [deadline, log_due].into_iter().flatten().min();
+            let deed_due = self.deeds.front().map(|deed| deed.by);
+            let due = [deadline, log_due, deed_due].into_iter().flatten().min();
             if let Some(at) = due
                 && at != alarm_at
             {
@@ -236,11 +265,12 @@ impl Driver {
                 alarm_at = at;
             }
             let event = {
-                let Driver { asks, tools, .. } = &mut self;
+                let Driver { asks, tools, deeds, .. } = &mut self;
                 tokio::select! {
                     biased;
                     letter = letters.recv() => Event::Letter(letter),
                     fact = facts.recv() => Event::Fact(fact),
+                    Ok(()) = written.changed(), if !deeds.is_empty() => Event::Written,
                     (index, event) = next_from_models(asks) => Event::Model(index, event),
                     Some(done) = tools.join_next() => match done {
                         Ok((tool, used)) => Event::Tool(tool, used),
@@ -271,11 +301,13 @@ impl Driver {
                         self.take(Input::Tick);
                     }
                 }
+                Event::Written => {}
                 // The pump died; without it there is no call.
                 Event::Fact(None) => self.take(Input::HungUp { by_caller: false }),
                 Event::Letter(Some(Letter::LetGo)) => self.let_go = true,
                 Event::Letter(None) => {}
             }
+            self.do_deeds();
         }
         self.finish().await;
     }
@@ -352,24 +384,32 @@ impl Driver {
         }
     }
 
-    fn hand_over_log(&mut self) {
+    /// The lines that were not handed over yet.
+    fn lines(&mut self) -> Lines {
         self.log_since = None;
+        let seq = self.seq.saturating_sub(1);
+        let snapshot = std::mem::take(&mut self.snapshot_due)
+            .then(|| serde_json::to_string(&self.call).ok())
+            .flatten()
+            .map(|state| CallSnapshot { seq, state: Pii::new(state) });
+        let (lease, written) = (self.begin.lease.clone(), self.written.clone());
+        Lines { lease, events: std::mem::take(&mut self.log), snapshot, written }
+    }
+
+    fn hand_over_log(&mut self) {
         if self.log.is_empty() {
+            self.log_since = None;
             return;
         }
-        let snapshot = std::mem::take(&mut self.snapshot_due)
-            .then(|| serde_json::to_string(&self.call).ok().map(|state| (self.seq.saturating_sub(1), state)))
-            .flatten();
-        match self.around.recorder.append(&self.begin.lease, std::mem::take(&mut self.log), snapshot) {
-            Ok(()) => {}
-            Err(lines) if lines.len() < LOG_BACKLOG => {
-                self.log = lines;
-                self.log_since = Some(Instant::now());
-            }
-            Err(_) => {
-                self.log_given_up = true;
-                tracing::error!(call.id = %self.begin.lease.call(), "The log of a call is given up: the store has not taken it; the call goes on");
-            }
+        let lines = self.lines();
+        let Err(lines) = self.around.recorder.append(lines) else { return };
+        if lines.events.len() < LOG_BACKLOG {
+            self.log = lines.events;
+            self.snapshot_due |= lines.snapshot.is_some();
+            self.log_since = Some(Instant::now());
+        } else {
+            self.log_given_up = true;
+            tracing::error!(call.id = %self.begin.lease.call(), "The log of a call is given up: the store has not taken it; the call goes on");
         }
     }
 
@@ -385,29 +425,25 @@ impl Driver {
         self.around.live.tell(LiveEvent { workspace, call, what });
     }
 
-    /// Carries out the machine's orders.
+    /// Carries out the machine's orders; those that cannot be undone when their line is written.
     fn execute(&mut self) {
         let mut commands = std::mem::take(&mut self.commands);
+        let waiting = self.deeds.len();
         for command in commands.drain(..) {
             match command {
+                Command::RunTool { .. }
+                | Command::SendDtmf { .. }
+                | Command::HangUp
+                | Command::Forward { .. } => {
+                    let by = Instant::now() + WRITTEN_PATIENCE;
+                    self.deeds.push_back(Deed { order: command, lines: self.seq, by });
+                }
                 Command::Ask { ask, provider, messages } => self.ask(ask, provider, messages),
                 Command::CancelAsk { ask } => {
                     let before = self.asks.len();
                     self.asks.retain(|a| a.ask != ask);
                     self.usage.cancelled += (before - self.asks.len()) as u32;
                 }
-                Command::RunTool { tool, name, arguments } => {
-                    self.tell(Happening::Tool { name: name.clone() });
-                    self.using.push((
-                        tool,
-                        self.timings.last().map_or(1, |t| t.turn + 1),
-                        self.now().as_us(),
-                    ));
-                    let use_it = self.begin.abilities.run(name, arguments);
-                    self.tools.spawn(async move { (tool, use_it.await) });
-                }
-                Command::HangUp => self.hang_up(Onward::HangUp),
-                Command::Forward { to } => self.hang_up(Onward::Forward(to)),
                 Command::Note(line) => self.tell(Happening::Line { line: Pii::new(line) }),
                 Command::Timed(timing) => {
                     self.snapshot_due = true;
@@ -428,6 +464,41 @@ impl Driver {
             }
         }
         self.commands = commands;
+        if self.deeds.len() > waiting {
+            self.hand_over_log();
+        }
+    }
+
+    /// Carries out what cannot be undone and has been written, or has waited long enough for that.
+    fn do_deeds(&mut self) {
+        let (written, now) = (*self.written.borrow(), Instant::now());
+        while let Some(deed) = self.deeds.front() {
+            let known = deed.lines <= written;
+            if !known && deed.by > now && !self.log_given_up {
+                return;
+            }
+            if !known {
+                metrics::counter!("offhook_orders_before_their_line_total").increment(1);
+                tracing::warn!(call.id = %self.begin.lease.call(), "An order is carried out before the store has its line: should this process die now, it may be carried out twice");
+            }
+            if let Some(deed) = self.deeds.pop_front() {
+                self.act(deed.order);
+            }
+        }
+    }
+
+    fn act(&mut self, order: Command) {
+        match order {
+            Command::RunTool { tool, name, arguments } => {
+                self.tell(Happening::Tool { name: name.clone() });
+                self.using.push((tool, self.timings.last().map_or(1, |t| t.turn + 1), self.now().as_us()));
+                let use_it = self.begin.abilities.run(name, arguments);
+                self.tools.spawn(async move { (tool, use_it.await) });
+            }
+            Command::HangUp => self.hang_up(Onward::HangUp),
+            Command::Forward { to } => self.hang_up(Onward::Forward(to)),
+            other => self.order(Order::Do(other)),
+        }
     }
 
     fn ask(&mut self, ask: AskId, provider: u8, messages: Arc<[ChatMessage]>) {
@@ -479,9 +550,13 @@ impl Driver {
         self.order(Order::HangUp);
         let (registry, handle) = (self.around.registry.clone(), self.handle.clone());
         let carrier = self.begin.carrier.clone();
+        // The machine has given the call up: no media socket is left whose end the carrier would notice.
+        let given_up = self.call.is_finished();
         tokio::spawn(async move {
-            tokio::time::sleep(HANG_UP_PATIENCE).await;
-            if registry.find(&handle.carrier_call).is_some()
+            if !given_up {
+                tokio::time::sleep(HANG_UP_PATIENCE).await;
+            }
+            if (given_up || registry.find(&handle.carrier_call).is_some())
                 && let Err(error) = carrier.end(&handle.carrier_call, &onward).await
             {
                 tracing::warn!(call.id = %handle.id, %error, "The carrier was told to end a call and did not");
@@ -489,10 +564,23 @@ impl Driver {
         });
     }
 
+    /// Hands over what is left of the log, and carries out what has waited for it.
+    async fn write_last_lines(&mut self) {
+        self.snapshot_due = self.let_go;
+        let (recorder, lines) = (self.around.recorder.clone(), self.lines());
+        let (mut written, all) = (self.written.subscribe(), self.seq);
+        tokio::join!(recorder.append_last(lines), async {
+            // What a call that is let go of has ordered, is ordered again by who goes on with it.
+            if !self.let_go && !self.deeds.is_empty() {
+                let _ = tokio::time::timeout(WRITTEN_PATIENCE, written.wait_for(|lines| *lines >= all)).await;
+                self.do_deeds();
+            }
+        });
+    }
+
     async fn finish(mut self) {
         self.around.registry.remove(&self.begin.carrier_call);
-        self.snapshot_due = true;
-        self.hand_over_log();
+        self.write_last_lines().await;
         if self.let_go {
             self.around.recorder.release(&self.begin.lease).await;
             return;

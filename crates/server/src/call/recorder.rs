@@ -1,12 +1,13 @@
 //! Writes what calls leave behind, off the audio path: logs in batches, answers, ends. It does not know what a call does.
 
 use super::registry::{Letter, Registry};
+use crate::problem::chain;
+use offhook_core::ConversationId;
 use offhook_core::entity::{CallEvent, CallSnapshot};
-use offhook_core::{ConversationId, Pii};
 use offhook_store::{CallLease, FinishedCall, LogBatch, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Work that may wait for the store; more is kept by the calls themselves.
 const QUEUE: usize = 4_096;
@@ -22,9 +23,22 @@ pub struct Recorder {
     work: mpsc::Sender<Work>,
 }
 
+/// Lines of one call's log on their way to the store.
+#[derive(Debug)]
+pub struct Lines {
+    /// The right to write them.
+    pub lease: Arc<CallLease>,
+    /// The lines, in order.
+    pub events: Vec<CallEvent>,
+    /// The machine after the last of them.
+    pub snapshot: Option<CallSnapshot>,
+    /// Is told how many lines of the call the store has by now.
+    pub written: watch::Sender<u32>,
+}
+
 #[derive(Debug)]
 enum Work {
-    Append { lease: Arc<CallLease>, events: Vec<CallEvent>, snapshot: Option<CallSnapshot> },
+    Append(Lines),
     Answered { lease: Arc<CallLease>, at_us: i64 },
     Finish { lease: Arc<CallLease>, finished: Box<FinishedCall> },
     Release { lease: Arc<CallLease> },
@@ -37,20 +51,17 @@ impl Recorder {
         (Recorder { work }, tokio::spawn(run(store, registry, waiting)))
     }
 
-    /// Appends to a call's log. `Err`: the queue is full, the events come back.
-    pub fn append(
-        &self,
-        lease: &Arc<CallLease>,
-        events: Vec<CallEvent>,
-        snapshot: Option<(u32, String)>,
-    ) -> Result<(), Vec<CallEvent>> {
-        let snapshot = snapshot.map(|(seq, state)| CallSnapshot { seq, state: Pii::new(state) });
-        self.work.try_send(Work::Append { lease: lease.clone(), events, snapshot }).map_err(|error| {
-            match error.into_inner() {
-                Work::Append { events, .. } => events,
-                _ => Vec::new(),
-            }
+    /// Appends to a call's log. `Err`: the queue is full, the lines come back.
+    pub fn append(&self, lines: Lines) -> Result<(), Lines> {
+        self.work.try_send(Work::Append(lines)).or_else(|error| match error.into_inner() {
+            Work::Append(lines) => Err(lines),
+            _ => Ok(()),
         })
+    }
+
+    /// Appends to a call's log. Waits for a place in the queue.
+    pub async fn append_last(&self, lines: Lines) {
+        let _ = self.work.send(Work::Append(lines)).await;
     }
 
     /// Notes that a call was answered.
@@ -71,13 +82,13 @@ impl Recorder {
     }
 }
 
-/// Does it again for as long as the store is only busy or away: nothing is lost, and calls do not wait for it.
+/// Does it again for as long as the store takes nothing at all: nothing is lost, and calls do not wait for it.
 macro_rules! patiently {
     ($what:literal, $attempt:expr) => {{
         let mut pause = AGAIN;
         loop {
             match $attempt.await {
-                Err(error) if error.is_transient() => pause = rest($what, &error, pause).await,
+                Err(error) if error.is_outage() => pause = rest($what, &error, pause).await,
                 other => break other,
             }
         }
@@ -94,22 +105,11 @@ async fn run(store: Store, registry: Arc<Registry>, mut waiting: mpsc::Receiver<
 
 /// Writes a batch: all its log lines at once, then the rest in order.
 async fn write(store: &Store, registry: &Registry, batch: &[Work]) {
-    let logs: Vec<LogBatch<'_>> = (batch.iter())
-        .filter_map(|work| match work {
-            Work::Append { lease, events, .. } => Some(LogBatch { lease, events }),
-            _ => None,
-        })
-        .collect();
-    if !logs.is_empty() {
-        let refused = patiently!("the log", store.append_events(&logs)).unwrap_or_default();
-        for call in refused {
-            let_go(registry, &call);
-        }
-    }
+    append(store, registry, batch).await;
     for work in batch.iter() {
         let (lease, done) = match work {
-            Work::Append { snapshot: None, .. } => continue,
-            Work::Append { lease, snapshot: Some(snapshot), .. } => {
+            Work::Append(Lines { snapshot: None, .. }) => continue,
+            Work::Append(Lines { lease, snapshot: Some(snapshot), .. }) => {
                 (lease, patiently!("a snapshot", store.save_snapshot(lease, snapshot)))
             }
             Work::Answered { lease, at_us } => {
@@ -125,10 +125,43 @@ async fn write(store: &Store, registry: &Registry, batch: &[Work]) {
             Ok(()) | Err(StoreError::Ended { .. }) => {}
             Err(StoreError::Conflict { .. }) => let_go(registry, lease.call()),
             Err(error) => {
-                tracing::error!(call.id = %lease.call(), %error, "A call's record could not be written")
+                let error = chain(&error);
+                tracing::error!(call.id = %lease.call(), error, "A call's record could not be written");
             }
         }
     }
+}
+
+/// Writes all log lines of a batch, together where that goes.
+async fn append(store: &Store, registry: &Registry, batch: &[Work]) {
+    let lines =
+        || batch.iter().filter_map(|work| if let Work::Append(lines) = work { Some(lines) } else { None });
+    let all: Vec<_> = lines().map(|Lines { lease, events, .. }| LogBatch { lease, events }).collect();
+    if all.is_empty() {
+        return;
+    }
+    let mut refused = Vec::new();
+    match patiently!("the log", store.append_events(&all)) {
+        Ok(others) => refused = others,
+        // What can never be written must not cost the others their lines.
+        Err(_) => {
+            for one in &all {
+                match patiently!("the log", store.append_events(std::slice::from_ref(one))) {
+                    Ok(others) => refused.extend(others),
+                    Err(error) => {
+                        let (call, lost, error) = (one.lease.call(), one.events.len(), chain(&error));
+                        tracing::error!(call.id = %call, lines = lost, error, "Lines of a call's log could not be written");
+                    }
+                }
+            }
+        }
+    }
+    for done in lines().filter(|lines| !refused.contains(lines.lease.call())) {
+        if let Some(last) = done.events.last() {
+            done.written.send_replace(last.seq + 1);
+        }
+    }
+    refused.iter().for_each(|call| let_go(registry, call));
 }
 
 fn let_go(registry: &Registry, call: &ConversationId) {
@@ -140,7 +173,7 @@ fn let_go(registry: &Registry, call: &ConversationId) {
 
 /// Says that the store does not take something, rests, and gives the length of the next rest.
 async fn rest(what: &str, error: &StoreError, pause: Duration) -> Duration {
-    tracing::error!(%error, "The store does not take {what}; trying again");
+    tracing::error!(error = chain(error), "The store does not take {what}; trying again");
     metrics::counter!("offhook_store_retries_total").increment(1);
     tokio::time::sleep(pause).await;
     (pause * 2).min(AGAIN_AT_MOST)
