@@ -82,7 +82,7 @@ async fn calls(store: &Store, count: usize) -> Vec<CallLease> {
         secret: None,
     };
     let connection = store.create_connection(&scope, &line).await.expect("a connection can be made").id;
-    let node = Node { name: "bench".into(), lease_ms: 600_000 };
+    let node = Node::new("bench".into(), 600_000, &*system_environment());
     let mut leases = Vec::new();
     let began = Instant::now();
     for i in 0..count {

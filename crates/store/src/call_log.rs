@@ -8,10 +8,12 @@ use crate::rows::{call, call_event, call_snapshot};
 use crate::scope::Scope;
 use crate::{Store, tenant};
 use offhook_core::ConversationId;
-use offhook_core::entity::{CallEvent, CallSnapshot};
+use offhook_core::entity::{CallEvent, CallSnapshot, CallStatus};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect};
-use std::collections::BTreeMap;
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+};
+use std::collections::HashMap;
 
 /// Events of one call, to be appended together.
 #[derive(Clone, Copy, Debug)]
@@ -45,22 +47,57 @@ pub struct CallLog {
 }
 
 impl Store {
-    /// Appends events of any number of calls and names the calls whose events were refused: another node has written other events in their
-    /// place, so it drives the call now. Appending what is there already changes nothing: after an error, the same batches can be given again.
+    /// Appends events of any number of calls and names the calls whose events were refused: another node drives them now, or they are over.
+    /// Appending what is there already changes nothing: after an error, the same batches can be given again.
     pub async fn append_events(&self, batches: &[LogBatch<'_>]) -> Result<Vec<ConversationId>, StoreError> {
-        let rows = batches.iter().flat_map(|batch| batch.events.iter().map(|event| row(batch.lease, event)));
-        match insert_all::<call_event::Entity>(self.write()?, rows.collect()).await.map_err(StoreError::from)
-        {
-            Ok(()) => return Ok(Vec::new()),
-            Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(error),
+        match self.append_held(batches, Already::None).await {
+            Err(StoreError::Conflict { .. }) => self.append_held(batches, Already::Some).await,
+            other => other,
         }
-        let mut refused = Vec::new();
+    }
+
+    async fn append_held(
+        &self,
+        batches: &[LogBatch<'_>],
+        already: Already,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        let tx = self.begin().await?;
+        // In one order everywhere, so that nodes never wait for each other in a circle.
+        let driven: HashMap<String, Option<String>> = call::Entity::find()
+            .select_only()
+            .columns([call::Column::Id, call::Column::Incarnation])
+            .filter(call::Column::Id.is_in(batches.iter().map(|batch| batch.lease.call().as_str())))
+            .filter(call::Column::Status.ne(CallStatus::Ended.as_str()))
+            .order_by_asc(call::Column::Id)
+            .lock_exclusive()
+            .into_tuple::<(String, Option<String>)>()
+            .all(&tx)
+            .await?
+            .into_iter()
+            .collect();
+        let mut refused: Vec<ConversationId> = Vec::new();
+        let mut new = Vec::new();
         for batch in batches {
-            if !self.append_missing(batch).await? {
-                refused.push(batch.lease.call().clone());
+            let (call, lease) = (batch.lease.call(), batch.lease);
+            if refused.contains(call) {
+                continue;
+            }
+            let held = driven.get(call.as_str()).is_some_and(|by| by.as_deref() == Some(lease.incarnation()));
+            let rows = batch.events.iter().map(|event| row(lease, event));
+            let taken = match already {
+                _ if !held => false,
+                Already::None => {
+                    new.extend(rows);
+                    true
+                }
+                Already::Some => append_missing(&tx, rows.collect()).await?,
+            };
+            if !taken {
+                refused.push(call.clone());
             }
         }
+        insert_all::<call_event::Entity>(&tx, new).await?;
+        tx.commit().await?;
         Ok(refused)
     }
 
@@ -114,33 +151,37 @@ impl Store {
             .map_err(|_| StoreError::corrupt("call.log_revision", call.log_revision))?;
         Ok(CallLog { plan: call.plan, log_revision, snapshot, events: convert::all(events)? })
     }
+}
 
-    /// Appends those events of a batch that are not there; `false` when others are in their place.
-    async fn append_missing(&self, batch: &LogBatch<'_>) -> Result<bool, StoreError> {
-        let (Some(first), Some(last)) = (batch.events.first(), batch.events.last()) else { return Ok(true) };
-        let stored: Vec<(i64, i64)> = call_event::Entity::find()
-            .select_only()
-            .columns([call_event::Column::Seq, call_event::Column::Digest])
-            .filter(call_event::Column::Call.eq(batch.lease.call().as_str()))
-            .filter(call_event::Column::Seq.between(i64::from(first.seq), i64::from(last.seq)))
-            .into_tuple()
-            .all(self.write()?)
-            .await?;
-        let stored: BTreeMap<i64, i64> = stored.into_iter().collect();
-        let mut missing = Vec::new();
-        for row in batch.events.iter().map(|event| row(batch.lease, event)) {
-            match stored.get(&row.seq) {
-                None => missing.push(row),
-                Some(digest) if *digest == row.digest => {}
-                Some(_) => return Ok(false),
-            }
-        }
-        match insert_all::<call_event::Entity>(self.write()?, missing).await.map_err(StoreError::from) {
-            Ok(()) => Ok(true),
-            Err(StoreError::Conflict { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+/// Whether events may be there from an attempt whose end was not seen.
+#[derive(Clone, Copy)]
+enum Already {
+    None,
+    Some,
+}
+
+/// Appends those of a call's events that are not there; `false` when others are in their place.
+async fn append_missing(
+    tx: &DatabaseTransaction,
+    mut rows: Vec<call_event::Model>,
+) -> Result<bool, StoreError> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(true) };
+    let stored: HashMap<i64, i64> = call_event::Entity::find()
+        .select_only()
+        .columns([call_event::Column::Seq, call_event::Column::Digest])
+        .filter(call_event::Column::Call.eq(first.call.as_str()))
+        .filter(call_event::Column::Seq.between(first.seq, last.seq))
+        .into_tuple::<(i64, i64)>()
+        .all(tx)
+        .await?
+        .into_iter()
+        .collect();
+    if rows.iter().any(|row| stored.get(&row.seq).is_some_and(|digest| *digest != row.digest)) {
+        return Ok(false);
     }
+    rows.retain(|row| !stored.contains_key(&row.seq));
+    insert_all::<call_event::Entity>(tx, rows).await?;
+    Ok(true)
 }
 
 fn row(lease: &CallLease, event: &CallEvent) -> call_event::Model {

@@ -247,6 +247,7 @@ impl Store {
             started_at_us: now_us,
             answered_at_us: None,
             ended_at_us: None,
+            incarnation: Some(node.incarnation.clone()),
         };
         tenant::insert::<conversation::Entity>(&tx, (&conversation).into()).await?;
         tenant::insert::<call::Entity>(&tx, row).await?;

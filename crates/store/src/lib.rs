@@ -39,7 +39,7 @@ pub use connections::{ConnectionSpec, MissingKey};
 pub use conversations::CallFilter;
 pub use environment::{Environment, system_environment};
 pub use error::{StoreError, VaultError};
-pub use lease::{CallLease, Node};
+pub use lease::{CallLease, NODE_SILENT_MS, Node};
 pub use numbers::{NumberSpec, RingTarget};
 pub use organizations::{First, WorkspaceSpec};
 pub use page::{Listed, PAGE_ROWS_MAX, Page};

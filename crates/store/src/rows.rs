@@ -136,6 +136,7 @@ tables! {
         started_at_us: i64,
         answered_at_us: Option<i64>,
         ended_at_us: Option<i64>,
+        incarnation: Option<String>,
     }
     message "message" {
         #[sea_orm(primary_key, auto_increment = false)]
@@ -201,5 +202,11 @@ tables! {
         unit_price_micros: i64,
         currency: String,
         conversation: Option<String>,
+    }
+    node "node" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        incarnation: String,
+        name: String,
+        seen_at_us: i64,
     }
 }

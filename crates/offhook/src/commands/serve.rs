@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> Result<()> {
         around: Surroundings { registry, recorder, live: Live::default() },
         http: reqwest::Client::builder().tcp_nodelay(true).build()?,
         public_url: public_url.parse().with_context(|| format!("server.public_url `{public_url}`"))?,
-        node: Node { name: node_name(&config), lease_ms: config.server.lease_s * 1_000 },
+        node: Node::new(node_name(&config), config.server.lease_s * 1_000, &*environment),
         phrases: Arc::new(Phrasebook::default()),
         rehearses: config.server.rehearse,
         canned_apology: offhook_providers::offline::canned_apology(),

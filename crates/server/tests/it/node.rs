@@ -14,7 +14,7 @@ async fn a_call_that_another_node_has_taken_is_let_go(house: House) {
     let store = &house.app.store;
     let before = store.call(ours.scope(), ours.call()).await.unwrap().lease_expires_at_us;
     store.release_call(&lost).await.unwrap();
-    let other = Node { name: format!("{} twin", house.app.node.name), lease_ms: 30_000 };
+    let other = Node::new("twin".into(), 30_000, &*house.app.environment);
     store.claim_call(lost.scope(), lost.call(), &other).await.unwrap();
 
     node::renew(&house.app).await.unwrap();

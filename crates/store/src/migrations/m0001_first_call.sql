@@ -128,6 +128,7 @@ CREATE TABLE call (
     started_at_us BIGINT NOT NULL,
     answered_at_us BIGINT,
     ended_at_us BIGINT,
+    incarnation TEXT,
     UNIQUE (connection, carrier_call)
 );
 CREATE INDEX call_workspace ON call (workspace, id);
@@ -204,3 +205,10 @@ CREATE TABLE usage (
 );
 CREATE INDEX usage_workspace ON usage (workspace, at_us);
 CREATE INDEX usage_conversation ON usage (conversation);
+
+-- Processes that drive calls, and when each was last seen: the next one of a name must know whether the one before is dead.
+CREATE TABLE node (
+    incarnation TEXT NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL,
+    seen_at_us BIGINT NOT NULL
+);

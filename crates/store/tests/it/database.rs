@@ -187,7 +187,7 @@ pub fn key(seed: u8) -> VaultKey {
 }
 
 pub fn node(name: &str) -> Node {
-    Node { name: name.into(), lease_ms: 10_000 }
+    Node { name: name.into(), incarnation: format!("{name} 1"), lease_ms: 10_000 }
 }
 
 pub fn hours(name: &str) -> WorkspaceSpec {

@@ -32,6 +32,7 @@ const WITHOUT_SCOPE: &[&str] = &[
     "ping",
     "release_call",
     "claim_left",
+    "node_seen",
     "renew_leases",
     "reseal_secrets",
     "save_snapshot",

@@ -2,11 +2,11 @@ use crate::calls::finished;
 use crate::database::{Database, node};
 use offhook_core::Pii;
 use offhook_core::entity::CallSnapshot;
-use offhook_store::{CallLease, StoreError};
+use offhook_store::{CallLease, NODE_SILENT_MS, Node, StoreError};
 
 on_both![
     a_call_is_driven_by_one_node_until_its_lease_expires,
-    a_node_that_comes_back_has_its_calls_at_once,
+    a_node_that_comes_back_has_its_calls_when_the_one_before_is_dead,
     nodes_that_claim_at_once_get_different_calls,
     renewal_names_what_the_node_still_has,
     what_a_node_does_not_drive_expires,
@@ -42,11 +42,34 @@ async fn a_call_is_driven_by_one_node_until_its_lease_expires(db: Database) {
     db.store.finish_call(&lease, &finished()).await.unwrap();
 }
 
-async fn a_node_that_comes_back_has_its_calls_at_once(db: Database) {
+/// The process that comes after [`node`], under its name.
+fn next(name: &str) -> Node {
+    Node { incarnation: format!("{name} 2"), ..node(name) }
+}
+
+async fn a_node_that_comes_back_has_its_calls_when_the_one_before_is_dead(db: Database) {
     let tenant = db.tenant("acme").await;
-    let before = db.call(&tenant, "CA1", &node("a")).await;
-    let after = db.store.claim_call(&tenant.scope, before.call(), &node("a")).await.unwrap();
-    assert_eq!(before, after);
+    let (before, after) = (node("a"), next("a"));
+    db.store.node_seen(&before).await.unwrap();
+    let one = db.call(&tenant, "CA1", &before).await;
+    let two = db.call(&tenant, "CA2", &before).await;
+    db.store.node_seen(&after).await.unwrap();
+    let error = db.store.claim_call(&tenant.scope, one.call(), &after).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "the one before lives: {error:?}");
+    assert!(db.store.claim_left(&after, &[], 10).await.unwrap().is_empty());
+
+    db.clock.advance_ms(i64::from(NODE_SILENT_MS) + 1);
+    db.store.node_seen(&after).await.unwrap();
+    let claimed = db.store.claim_call(&tenant.scope, one.call(), &after).await.unwrap();
+    let left = db.store.claim_left(&after, &[one.call().clone()], 10).await.unwrap();
+    assert_eq!(ids(&left), ids(std::slice::from_ref(&two)));
+    db.store.node_seen(&before).await.unwrap();
+    for (lost, had) in [(&one, &claimed), (&two, &left[0])] {
+        let error = db.store.call_answered(lost, 1).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict { .. }), "{error:?}");
+        db.store.call_answered(had, 1).await.unwrap();
+    }
+    assert!(db.store.renew_leases(&before, &[one.call().clone()]).await.unwrap().is_empty());
 }
 
 async fn nodes_that_claim_at_once_get_different_calls(db: Database) {

@@ -11,6 +11,7 @@ on_both![
     going_on_needs_the_snapshot_and_what_came_after,
     an_append_repeated_changes_nothing,
     a_node_that_lost_its_call_writes_nothing_over_the_other,
+    a_node_that_lost_its_call_writes_nothing_before_the_other_either,
     more_events_than_one_statement_takes_are_all_stored,
 ];
 
@@ -109,6 +110,23 @@ async fn a_node_that_lost_its_call_writes_nothing_over_the_other(db: Database) {
     assert_eq!(log.events, [event(0), event(1), other]);
     let log = db.store.load_log(&tenant.scope, kept.call(), LogFrom::Start).await.unwrap();
     assert_eq!(log.events, own, "one lost call keeps no other from being written");
+}
+
+async fn a_node_that_lost_its_call_writes_nothing_before_the_other_either(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let (lost, over) = (db.call(&tenant, "CA1", &node("a")).await, db.call(&tenant, "CA2", &node("a")).await);
+    append(&db, &lost, &events(0..2)).await;
+    db.clock.advance_ms(11_000);
+    let taken = db.store.claim_call(&tenant.scope, lost.call(), &node("b")).await.unwrap();
+    db.store.finish_call(&over, &finished()).await.unwrap();
+    let (late, later) = (events(2..3), events(3..4));
+    let batches = [&late, &later].map(|events| LogBatch { lease: &lost, events });
+    let after_the_end = LogBatch { lease: &over, events: &late };
+    let refused = db.store.append_events(&[&batches[..], &[after_the_end]].concat()).await.unwrap();
+    assert_eq!(refused, [lost.call().clone(), over.call().clone()]);
+    assert!(append(&db, &taken, &events(2..4)).await);
+    let log = db.store.load_log(&tenant.scope, lost.call(), LogFrom::Start).await.unwrap();
+    assert_eq!(log.events, events(0..4));
 }
 
 async fn more_events_than_one_statement_takes_are_all_stored(db: Database) {
