@@ -185,6 +185,12 @@ async fn media_sockets_open_once_for_their_own_call(place: Place) {
     assert!(is_played_to(&mut right).await, "the right ticket is still good");
     let mut again = introduced(&one.socket, &one.call_sid, json!({ "ticket": one.ticket })).await;
     assert!(!is_played_to(&mut again).await, "a used ticket");
+    let once_more = announce(&house, &one.call_sid).await;
+    let mut second =
+        introduced(&once_more.socket, &one.call_sid, json!({ "ticket": once_more.ticket })).await;
+    assert!(is_played_to(&mut second).await, "the call goes on in the socket that was opened last");
+    while is_open(&mut right).await {}
+    let mut right = second;
     for message in [Message::binary(vec![7; 100]), Message::text("{\"event\":"), Message::text("[]")] {
         let mut mute = connect(&one.socket, &signature(&one.socket, &BTreeMap::new())).await.unwrap();
         mute.send(message).await.unwrap();
@@ -207,6 +213,9 @@ async fn media_sockets_open_once_for_their_own_call(place: Place) {
             json!({ "event": "mark", "streamSid": "MZ1", "mark": { "name": "0.4294967295.4294967295!" } })
                 .to_string(),
         ),
+        Message::text(
+            json!({ "event": "mark", "streamSid": "MZ1", "mark": { "name": "2.1.4294967295" } }).to_string(),
+        ),
         Message::text(json!({ "event": "dtmf", "streamSid": "MZ1", "dtmf": { "digit": "🜁" } }).to_string()),
         Message::text(json!({ "event": "start", "streamSid": "MZ2", "start": {} }).to_string()),
     ];
@@ -214,6 +223,8 @@ async fn media_sockets_open_once_for_their_own_call(place: Place) {
         right.send(message).await.unwrap();
     }
     assert!(is_open(&mut right).await, "garbage is skipped");
+    let mut mute = introduced(&other.socket, &other.call_sid, json!({ "ticket": other.ticket })).await;
+    while is_open(&mut mute).await {}
     let _ = right.send(Message::binary(vec![0; HUGE_BYTES])).await;
     while is_open(&mut right).await {}
     house.is_well();

@@ -184,8 +184,10 @@ impl Playout {
             return None;
         }
         let reply = self.reply(mark.reply)?;
+        // More than was sent cannot have been played, whatever a mark says that we did not send.
+        let played = (mark.ms as usize * BYTES_PER_MS).min(reply.sent);
+        let mark = Mark { ms: (played / BYTES_PER_MS) as u32, ..mark };
         reply.played_ms = mark.ms;
-        let played = mark.ms as usize * BYTES_PER_MS;
         if mark.done {
             self.replies.retain(|r| r.id != mark.reply);
         } else if played >= reply.trimmed + TRIM_BYTES {
@@ -335,6 +337,17 @@ mod tests {
         for name in ["", "u7.3", "1.2", "1.2.x", "1.2.3!!", "-1.2.3", "99999999999.1.1"] {
             assert_eq!(Mark::read(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_mark_that_claims_more_than_was_sent_is_not_believed() {
+        let mut playout = playing(&[(A, 100_000)]);
+        drain(&mut playout);
+        let mark = playout.marked(Mark::read("0.1.4294967295").unwrap()).unwrap();
+        assert_eq!((mark.ms, playout.replies[0].audio.len()), (12_500, 0));
+        playout.pause();
+        playout.resume(A, 12_000);
+        assert_eq!(drain(&mut playout), "1.1.12500!");
     }
 
     #[test]

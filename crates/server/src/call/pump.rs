@@ -18,7 +18,9 @@ use offhook_providers::{
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Facts that may wait for the driver. It takes them in microseconds; when so many wait it is dead.
 pub const FACTS_QUEUE: usize = 2_048;
@@ -32,6 +34,8 @@ const VAD_HANG_MS: u32 = 70;
 const BYTES_PER_MS: usize = 8;
 /// A mark that differs by more from where the caller was thought to be is believed.
 const RESYNC_BYTES: usize = 200 * BYTES_PER_MS;
+/// The carrier sends a frame every 20 ms, also of silence: a media socket that is still for so long is lost, whatever TCP says.
+const LINE_SILENT: Duration = Duration::from_secs(3);
 /// Audio for the recogniser is taken from blocks of this size.
 const BLOCK_BYTES: usize = 8 * 1024;
 
@@ -53,6 +57,8 @@ pub struct Pump {
     speech: Arc<Speech>,
     facts: mpsc::Sender<Input>,
     line: Option<Box<Line>>,
+    /// When something last came from the line.
+    line_heard_at: Instant,
     ear: Ear,
     voices: Vec<Voice>,
     playout: Playout,
@@ -116,6 +122,7 @@ struct Learning {
 enum Event {
     Order(Option<Order>),
     Line(LineEvent),
+    LineSilent,
     Voice(usize, Option<TtsEvent>),
     Stt(Option<SttEvent>),
 }
@@ -141,6 +148,7 @@ impl Pump {
             speech,
             facts,
             line: None,
+            line_heard_at: Instant::now(),
             ear,
             voices: Vec::new(),
             playout: Playout::default(),
@@ -153,6 +161,8 @@ impl Pump {
 
     /// Runs until the driver lets go of it.
     pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let silent = tokio::time::sleep(LINE_SILENT);
+        tokio::pin!(silent);
         loop {
             let event = {
                 let Pump { line, voices, ear, .. } = &mut self;
@@ -160,6 +170,7 @@ impl Pump {
                     biased;
                     order = orders.recv() => Event::Order(order),
                     event = next_from_line(line) => Event::Line(event),
+                    () = &mut silent, if line.is_some() => Event::LineSilent,
                     (index, event) = next_from_voices(voices) => Event::Voice(index, event),
                     event = next_from_stt(&mut ear.stt) => Event::Stt(event),
                 }
@@ -186,7 +197,16 @@ impl Pump {
                         }
                     }
                 }
-                Event::Line(event) => self.hear(event),
+                Event::Line(event) => {
+                    self.line_heard_at = Instant::now();
+                    self.hear(event);
+                }
+                Event::LineSilent => {
+                    if self.line_heard_at.elapsed() >= LINE_SILENT {
+                        self.lost();
+                    }
+                    silent.as_mut().reset(self.line_heard_at + LINE_SILENT);
+                }
                 Event::Voice(index, event) => self.voiced(index, event),
                 Event::Stt(event) => self.understood(event),
             }
@@ -230,7 +250,10 @@ impl Pump {
         let command = match order {
             Order::Do(command) => command,
             Order::Attach(line) => {
+                // The carrier has opened another: the one before is dead, even if it does not look so yet.
+                self.lost();
                 self.line = Some(line);
+                self.line_heard_at = Instant::now();
                 self.playout.reconnected();
                 self.tell(Input::Connected);
                 return Ok(());
