@@ -1,93 +1,183 @@
-//! What a node does beside its calls: says that it still drives them, lets go of those that another has taken, takes up those of dead processes.
-//! It does not know what a call does.
+//! What a node does beside its calls: says that it lives and still drives them, lets go of those that another has taken, cares for those
+//! of dead processes. It does not know what a call does.
 
 use crate::app::App;
 use crate::call::registry::Letter;
-use crate::call::resume;
+use crate::call::resume::{self, NotResumed, ROUSE_AFTER, Roused};
+use crate::problem::chain;
 use crate::telemetry;
-use offhook_store::{CallLease, StoreError};
+use offhook_core::ConversationId;
+use offhook_store::{CallLease, NODE_SILENT_MS, StoreError};
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// Renewals within the time that a lease holds: two may fail.
 const RENEWALS_PER_LEASE: u32 = 3;
 /// The shortest time between two renewals, ms.
 const RENEWAL_MS_MIN: u32 = 10;
+/// How often a node says that it lives.
+const BEAT_EVERY: Duration = Duration::from_millis(NODE_SILENT_MS as u64 / 3);
 /// How long a carrier may take to ask about a call whose process died.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
-/// How long it is left to the carrier to ask by itself.
-const ROUSE_AFTER: Duration = Duration::from_millis(1_500);
 /// How often calls of dead processes are looked for.
 const ADOPT_EVERY: Duration = Duration::from_secs(2);
 /// Calls of dead processes that are taken at once.
 const ORPHANS_AT_ONCE: u32 = 64;
+/// And that are cared for at the same time.
+const ORPHANS_MAX: usize = 1_024;
 /// How often samples of the metrics are folded together.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
 
-/// Does a node's housekeeping for as long as it is polled.
-pub async fn run(app: &App) -> Infallible {
+/// Does a node's housekeeping for as long as it is polled. Nothing in it waits for anything else in it: a carrier that does not answer
+/// must not cost a lease.
+pub async fn run(app: &Arc<App>) -> Infallible {
+    let pulse = Pulse::default();
+    tokio::join!(beat(app, &pulse), renew_leases(app), adopt(app, &pulse), fold_metrics()).0
+}
+
+/// How long the store has answered without a break. When it was away, the leases of all nodes have expired although their nodes live:
+/// nobody may take calls then before everybody had time to renew.
+#[derive(Default)]
+struct Pulse(Mutex<Option<Answers>>);
+
+#[derive(Clone, Copy)]
+struct Answers {
+    since: Instant,
+    last: Instant,
+}
+
+impl Pulse {
+    fn answered(&self, now: Instant) {
+        let since = self.fresh(now).map_or(now, |answers| answers.since);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Answers { since, last: now });
+    }
+
+    fn fresh(&self, now: Instant) -> Option<Answers> {
+        let answers = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.filter(|answers| now.duration_since(answers.last) < BEAT_EVERY * 2)
+    }
+
+    fn is_steady_for(&self, ms: u32, now: Instant) -> bool {
+        let long = Duration::from_millis(ms.into());
+        self.fresh(now).is_some_and(|answers| now.duration_since(answers.since) >= long)
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn beat(app: &App, pulse: &Pulse) -> Infallible {
+    let mut ticks = every(BEAT_EVERY);
+    loop {
+        ticks.tick().await;
+        match app.store.node_seen(&app.node).await {
+            Ok(()) => pulse.answered(Instant::now()),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(
+                    error,
+                    "This node could not say that it lives: another of its name may take its calls"
+                );
+            }
+        }
+    }
+}
+
+async fn renew_leases(app: &App) -> Infallible {
     let renewal_ms = (app.node.lease_ms / RENEWALS_PER_LEASE).max(RENEWAL_MS_MIN);
-    let every = |period| {
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
-    };
-    let mut renewal = every(Duration::from_millis(renewal_ms.into()));
-    let mut folding = every(METRICS_EVERY);
-    let mut adopting = every(ADOPT_EVERY);
-    let mut orphans = Vec::new();
+    let mut ticks = every(Duration::from_millis(renewal_ms.into()));
+    loop {
+        ticks.tick().await;
+        if let Err(error) = renew(app).await {
+            tracing::error!(error = chain(&error), "The leases of this node's calls were not renewed");
+        }
+    }
+}
+
+async fn fold_metrics() -> Infallible {
+    let mut ticks = every(METRICS_EVERY);
+    loop {
+        ticks.tick().await;
+        telemetry::fold();
+    }
+}
+
+/// Looks for calls whose process died, and cares for each.
+async fn adopt(app: &Arc<App>, pulse: &Pulse) -> Infallible {
+    let mut ticks = every(ADOPT_EVERY);
+    let mut cared_for = JoinSet::new();
+    let mut known: HashMap<Id, ConversationId> = HashMap::new();
     loop {
         tokio::select! {
-            _ = renewal.tick() => {
-                if let Err(error) = renew(app).await {
-                    tracing::error!(%error, "The leases of this node's calls were not renewed");
+            _ = ticks.tick() => {}
+            Some(done) = cared_for.join_next_with_id() => {
+                let id = done.map_or_else(|error| error.id(), |(id, ())| id);
+                known.remove(&id);
+                continue;
+            }
+        }
+        if app.around.registry.is_draining() || cared_for.len() >= ORPHANS_MAX {
+            continue;
+        }
+        match orphans(app, pulse).await {
+            Ok(found) => {
+                for lease in found {
+                    let call = lease.call().clone();
+                    if known.values().all(|id| *id != call) {
+                        known.insert(cared_for.spawn(care(app.clone(), lease)).id(), call);
+                    }
                 }
             }
-            _ = adopting.tick() => {
-                if let Err(error) = adopt(app, &mut orphans).await {
-                    tracing::error!(%error, "Calls whose process died were not looked for");
-                }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "Calls whose process died were not looked for");
             }
-            _ = folding.tick() => telemetry::fold(),
         }
     }
 }
 
-/// A call whose process died.
-pub struct Orphan {
-    lease: CallLease,
-    since: Instant,
-    roused: bool,
-}
-
-/// Takes calls whose process died: their carriers ask what comes next, or are told to; those that stay away are written off.
-pub async fn adopt(app: &App, orphans: &mut Vec<Orphan>) -> Result<(), StoreError> {
+async fn orphans(app: &App, pulse: &Pulse) -> Result<Vec<CallLease>, StoreError> {
     let now = Instant::now();
-    let registry = &app.around.registry;
-    let mut found = app.store.claim_expired(&app.node, ORPHANS_AT_ONCE).await?;
-    found.extend(app.store.claim_left(&app.node, &registry.ids(), ORPHANS_AT_ONCE).await?);
-    for lease in found {
-        if orphans.iter().all(|known| known.lease.call() != lease.call()) {
-            orphans.push(Orphan { lease, since: now, roused: false });
+    let mut found = Vec::new();
+    if pulse.is_steady_for(app.node.lease_ms, now) {
+        found = app.store.claim_expired(&app.node, ORPHANS_AT_ONCE).await?;
+    }
+    if pulse.is_steady_for(NODE_SILENT_MS, now) {
+        let ours = app.around.registry.ids();
+        found.extend(app.store.claim_left(&app.node, &ours, ORPHANS_AT_ONCE).await?);
+    }
+    found.retain(|lease| !app.around.registry.has(lease.call()));
+    Ok(found)
+}
+
+/// Waits until the carrier of a call whose process died asks what comes next, or tells it to; one that stays away is written off.
+async fn care(app: Arc<App>, lease: CallLease) {
+    let taken_up = || app.around.registry.is_draining() || app.around.registry.has(lease.call());
+    tokio::time::sleep(ROUSE_AFTER).await;
+    if taken_up() {
+        return;
+    }
+    match resume::rouse(&app, &lease).await {
+        Roused::Written => return,
+        Roused::Gone => {}
+        Roused::Asked => tokio::time::sleep(ORPHAN_PATIENCE).await,
+    }
+    if taken_up() {
+        return;
+    }
+    match resume::bury(&app, &lease).await {
+        Ok(()) | Err(NotResumed::Store(StoreError::Conflict { .. } | StoreError::Ended { .. })) => {}
+        Err(error) => {
+            let error = chain(&error);
+            tracing::error!(call.id = %lease.call(), error, "A call whose process died could not be written off");
         }
     }
-    let mut waiting = Vec::new();
-    for mut orphan in orphans.drain(..).filter(|o| registry.by_id(o.lease.call()).is_none()) {
-        let age = now.duration_since(orphan.since);
-        let gone = if age >= ROUSE_AFTER && !std::mem::replace(&mut orphan.roused, age >= ROUSE_AFTER) {
-            !resume::rouse(app, &orphan.lease).await
-        } else {
-            age >= ORPHAN_PATIENCE
-        };
-        if !gone {
-            waiting.push(orphan);
-        } else if let Err(error) = resume::bury(app, &orphan.lease).await {
-            tracing::error!(call.id = %orphan.lease.call(), %error, "A call whose process died could not be written off");
-        }
-    }
-    *orphans = waiting;
-    Ok(())
 }
 
 /// Extends the leases of all calls that are driven here, and lets go of those that are another node's by now.
@@ -102,4 +192,32 @@ pub async fn renew(app: &App) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_away_must_answer_for_a_whole_lease_before_calls_are_taken() {
+        const LEASE_MS: u32 = 15_000;
+        let began = Instant::now();
+        let pulse = Pulse::default();
+        let mut now = began;
+        let mut beat_for = |beats: u32| {
+            for _ in 0..beats {
+                now += BEAT_EVERY;
+                pulse.answered(now);
+            }
+            now
+        };
+        assert!(!pulse.is_steady_for(LEASE_MS, began));
+        let steady = beat_for(16);
+        assert!(pulse.is_steady_for(LEASE_MS, steady));
+        let away = steady + Duration::from_secs(20);
+        assert!(!pulse.is_steady_for(NODE_SILENT_MS, away), "it does not answer now");
+        pulse.answered(away);
+        assert!(!pulse.is_steady_for(NODE_SILENT_MS, away));
+        assert!(!pulse.is_steady_for(NODE_SILENT_MS, away + BEAT_EVERY));
+    }
 }

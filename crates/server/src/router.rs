@@ -33,8 +33,6 @@ pub const BODY_BYTES: usize = 1024 * 1024;
 const CLOSING: Duration = Duration::from_secs(5);
 /// How often it is looked whether calls are left.
 const DRAINING_LOOK: Duration = Duration::from_millis(50);
-/// Where carriers announce new calls.
-const RINGS: &[&str] = &["/hooks/twilio/voice"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES: usize = 8;
 
@@ -79,9 +77,8 @@ pub fn router(app: Arc<App>, stopping: Stopping) -> Router {
     let (api, document) = api().split_for_parts();
     let document: Arc<str> =
         document::complete(document).to_json().expect("a document of strings is JSON").into();
-    let rings = middleware::from_fn_with_state(stopping.clone(), turn_rings_away);
     Router::new()
-        .merge(hooks::router().layer(rings))
+        .merge(hooks::router())
         .merge(api)
         .route(
             "/api/openapi.json",
@@ -136,6 +133,7 @@ pub async fn serve(
 /// Waits until no call is open, for `drain` at most.
 async fn drained(app: &App, drain: Duration) {
     let open = || app.around.registry.count();
+    app.around.registry.drain();
     tracing::info!(calls = open(), "Stopping: no new calls are taken");
     let over = async {
         while open() > 0 {
@@ -146,15 +144,6 @@ async fn drained(app: &App, drain: Duration) {
         tracing::warn!(calls = open(), "Stopping with open calls: they go on when a node takes them up");
         app.around.registry.let_go();
     }
-}
-
-/// A server that stops is out of order for new calls: the carrier asks the fallback page, or another node.
-async fn turn_rings_away(State(stopping): State<Stopping>, request: Request, next: Next) -> Response {
-    if stopping.draining.is_cancelled() && RINGS.contains(&request.uri().path()) {
-        return Problem::passing("this node is stopping and takes no new calls", "ask another node")
-            .into_response();
-    }
-    next.run(request).await
 }
 
 async fn no_route(method: Method, uri: Uri) -> Problem {

@@ -146,6 +146,11 @@ impl<'a> Unverified<'a> {
         first(&self.form, "To")
     }
 
+    /// The call that the request claims to be about: good for finding tokens, for nothing else.
+    pub fn call(&self) -> Option<&str> {
+        first(&self.form, "CallSid")
+    }
+
     /// Believes the request if one of the account's auth tokens signed it for our public URL.
     ///
     /// Give one token, or two while they are rotated. An API key's secret signs nothing.

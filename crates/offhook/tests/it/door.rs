@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(12);
 pub struct Door {
     pub address: SocketAddr,
     behind: watch::Sender<Option<SocketAddr>>,
+    sockets: watch::Sender<bool>,
     keeper: JoinHandle<()>,
 }
 
@@ -24,17 +25,28 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (behind, server) = watch::channel(None);
+        let (sockets, open) = watch::channel(true);
         let keeper = tokio::spawn(async move {
             while let Ok((visitor, _)) = listener.accept().await {
-                tokio::spawn(pass(visitor, server.clone()));
+                tokio::spawn(pass(visitor, server.clone(), *open.borrow()));
             }
         });
-        Door { address, behind, keeper }
+        Door { address, behind, sockets, keeper }
     }
 
     /// Leads to this server from now on, or to none.
     pub fn leads_to(&self, server: Option<SocketAddr>) {
         self.behind.send_replace(server);
+    }
+
+    /// Where it leads.
+    pub fn behind(&self) -> Option<SocketAddr> {
+        *self.behind.borrow()
+    }
+
+    /// Lets media sockets through from now on, or drops the upgrade, as a proxy does that was not told of WebSockets.
+    pub fn lets_sockets_through(&self, open: bool) {
+        self.sockets.send_replace(open);
     }
 }
 
@@ -47,10 +59,10 @@ impl Drop for Door {
 /// More than the first lines of any request here.
 const HEAD_BYTES: usize = 64 * 1024;
 
-async fn pass(mut visitor: TcpStream, mut server: watch::Receiver<Option<SocketAddr>>) {
+async fn pass(mut visitor: TcpStream, mut server: watch::Receiver<Option<SocketAddr>>, sockets: bool) {
     let Ok(Some(mut inside)) = tokio::time::timeout(PATIENCE, somebody(&mut server)).await else { return };
     let _ = (visitor.set_nodelay(true), inside.set_nodelay(true));
-    let Some(head) = head(&mut visitor).await else { return };
+    let Some(head) = head(&mut visitor, sockets).await else { return };
     if inside.write_all(&head).await.is_err() {
         return;
     }
@@ -73,7 +85,7 @@ async fn somebody(server: &mut watch::Receiver<Option<SocketAddr>>) -> Option<Tc
 
 /// The beginning of a request up to the end of its head. Only media sockets stay: a connection that waits for the next
 /// request would lead to a process that is gone by then.
-async fn head(visitor: &mut TcpStream) -> Option<Vec<u8>> {
+async fn head(visitor: &mut TcpStream, sockets: bool) -> Option<Vec<u8>> {
     const END: &[u8] = b"\r\n\r\n";
     let mut head = Vec::new();
     let end = loop {
@@ -84,8 +96,16 @@ async fn head(visitor: &mut TcpStream) -> Option<Vec<u8>> {
             break end;
         }
     };
-    let is_socket = String::from_utf8_lossy(&head[..end]).to_ascii_lowercase().contains("\r\nupgrade:");
-    if !is_socket {
+    let text = String::from_utf8_lossy(&head[..end]).into_owned();
+    let is_socket = text.to_ascii_lowercase().contains("\r\nupgrade:");
+    if is_socket && !sockets {
+        let kept = |line: &&str| {
+            !line.to_ascii_lowercase().starts_with("upgrade:")
+                && !line.to_ascii_lowercase().starts_with("connection:")
+        };
+        let lines: Vec<_> = text.split("\r\n").filter(kept).collect();
+        head.splice(..end, lines.join("\r\n").into_bytes());
+    } else if !is_socket {
         head.splice(end..end, *b"\r\nconnection: close");
     }
     Some(head)

@@ -245,6 +245,25 @@ impl House {
         self.server = server;
     }
 
+    /// Asks the process to stop, and does not wait for it.
+    pub async fn ask_to_stop(&self) {
+        self.server.ask_to_stop().await;
+    }
+
+    /// Waits until the process that was asked to stop has stopped, and starts another on the same data.
+    pub async fn start_again(&mut self) {
+        self.server.until_stopped().await;
+        let (server, _) = Server::start(&self.place, &self.door, "one").await;
+        self.server = server;
+    }
+
+    /// Starts another process of the same name on the same data, to which the door does not lead.
+    pub async fn start_beside(&self) -> Beside {
+        let (address, server) = (self.door.behind(), Server::start(&self.place, &self.door, "one").await.0);
+        self.door.leads_to(address);
+        Beside(server)
+    }
+
     /// What the process has logged.
     pub fn log(&self) -> String {
         self.server.log.lock().unwrap().clone()
@@ -273,11 +292,29 @@ impl Drop for House {
     }
 }
 
+/// A process beside the one that the door leads to.
+pub struct Beside(Server);
+
+impl Beside {
+    /// Stops it.
+    pub async fn end(mut self) {
+        self.0.stop().await;
+    }
+}
+
 impl Server {
     /// Asks the process to stop, as a service manager does, and waits until it has.
     async fn stop(&mut self) {
+        self.ask_to_stop().await;
+        self.until_stopped().await;
+    }
+
+    async fn ask_to_stop(&self) {
         let pid = self.child.id().unwrap().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+    }
+
+    async fn until_stopped(&mut self) {
         let ended = tokio::time::timeout(LIMIT, self.child.wait()).await;
         assert!(ended.expect("the server stops when asked").unwrap().success());
     }

@@ -2,6 +2,7 @@
 
 use crate::house::{GREETING, House, LIMIT, Place};
 use crate::line::{Caller, words};
+use offhook_sim::carrier::twilio::AfterLoss;
 use offhook_sim::carrier::{Phone, What};
 use offhook_sim::provider::{Record, Rule, Service};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
@@ -13,14 +14,22 @@ on_both!(
     what_a_killed_process_was_saying_is_said_to_the_end,
     a_tool_that_a_killed_process_has_used_is_not_used_again,
     a_process_that_is_replaced_leaves_its_call_to_the_next,
+    a_process_that_stops_takes_no_call_and_ends_its_own,
+    a_second_process_of_the_same_name_takes_no_live_call,
+    a_lost_socket_is_opened_again_whatever_the_carrier_does,
+    a_call_whose_media_never_opens_ends_soon,
     a_locked_database_does_not_stop_a_call,
     a_call_that_rings_at_a_locked_database_is_answered,
 );
 
+/// Longer than it takes a process to look for calls that another has left.
+const LOOKS_MS: u64 = 7_000;
 /// How long the database is locked.
 const LOCKED_MS: u64 = 5_000;
-/// How long it is while somebody rings: a caller who hears it ring longer has a right to an apology.
-const LOCKED_RINGING_MS: u64 = 3_000;
+/// How long a caller is held by a process that stops.
+const HELD_MS: u64 = 1_500;
+/// How long nobody can answer while somebody rings: a caller who hears it ring longer has a right to an apology.
+const RINGING_MS: u64 = 3_000;
 
 async fn kill_minus_nine_and_the_call_goes_on(place: Place) {
     let mut house = House::open(place, json!({})).await;
@@ -154,6 +163,77 @@ async fn a_process_that_is_replaced_leaves_its_call_to_the_next(place: Place) {
     house.close().await;
 }
 
+async fn a_process_that_stops_takes_no_call_and_ends_its_own(place: Place) {
+    let mut house = House::open(place, json!({})).await;
+    let caller = house.ring();
+    caller.greeted().await;
+    house.ask_to_stop().await;
+    let late = house.ring();
+    late.until_ms(HELD_MS).await;
+    let hooks = house.carrier.webhooks();
+    let answered = |page: &str, status: u16| {
+        hooks.iter().any(|hook| hook.url.ends_with(page) && hook.status == Some(status))
+    };
+    assert!(answered("voice", 503) && answered("voice-fallback", 200), "who rings now is held: {hooks:#?}");
+    assert_eq!(house.calls().await.len(), 1, "and is no call of the process that stops");
+    caller.hang_up().await;
+    house.start_again().await;
+    late.greeted().await;
+    late.hang_up().await;
+    assert_eq!(house.kept(&caller.call).await.ended_reason, "caller_hung_up");
+    house.kept(&late.call).await;
+    house.close().await;
+}
+
+/// As in a restart whose old process takes its time.
+async fn a_second_process_of_the_same_name_takes_no_live_call(place: Place) {
+    let house = House::open(place, json!({})).await;
+    house.first.program(|program| program.rules = vec![Rule::text("bread", "Our bread is two euros.")]);
+    let caller = house.ring();
+    caller.greeted().await;
+    let beside = house.start_beside().await;
+    caller.until_ms(caller.phone.now_ms() + LOOKS_MS).await;
+    caller.ask("How much is your bread?").await;
+    caller.hang_up().await;
+    assert!(caller.heard().ends_with(&words("Our bread is two euros.")), "{:?}", caller.heard());
+    let opened = |what: &What| matches!(what, What::StreamOpened { .. });
+    let sockets = caller.phone.history().iter().filter(|event| opened(&event.what)).count();
+    assert_eq!((sockets, house.kept(&caller.call).await.ended_reason.as_str()), (1, "caller_hung_up"));
+    assert!(!house.log().contains("letting go"), "the call stayed where it was");
+    beside.end().await;
+    house.close().await;
+}
+
+async fn a_lost_socket_is_opened_again_whatever_the_carrier_does(place: Place) {
+    let house = House::open(place, json!({})).await;
+    house.first.program(|program| program.rules = vec![Rule::text("bread", "Our bread is two euros.")]);
+    for then in [AfterLoss::Action, AfterLoss::NextVerb, AfterLoss::Nothing] {
+        let caller = house.ring();
+        caller.greeted().await;
+        caller.call.lose_socket(then).unwrap();
+        connected_again(&caller).await;
+        caller.ask("How much is your bread?").await;
+        caller.hang_up().await;
+        assert_eq!(caller.heard(), words(&format!("{GREETING} Our bread is two euros.")), "{then:?}");
+        assert_eq!(house.kept(&caller.call).await.ended_reason, "caller_hung_up", "{then:?}");
+    }
+    house.close().await;
+}
+
+async fn a_call_whose_media_never_opens_ends_soon(place: Place) {
+    let house = House::open(place, json!({})).await;
+    house.door.lets_sockets_through(false);
+    let caller = house.ring();
+    caller.until_hung_up_on().await;
+    let apology = |what: &What| matches!(what, What::CarrierSaid { text } if text.contains("sorry"));
+    assert!(caller.phone.history().iter().any(|event| apology(&event.what)), "{:#?}", caller.phone.history());
+    assert_eq!(house.kept(&caller.call).await.ended_reason, "never_connected");
+    assert!(house.log().contains("let WebSockets pass"), "the log says what to do");
+    let asked = house.carrier.webhooks().into_iter().filter(|hook| hook.url.ends_with("media-over")).count();
+    assert!(asked <= 4, "it is not tried for ever: {asked}");
+    house.close().await;
+}
+
 async fn a_locked_database_does_not_stop_a_call(place: Place) {
     let house = House::open(place, json!({})).await;
     house.first.program(|program| program.rules = vec![Rule::text("bread", "Our bread is two euros.")]);
@@ -182,7 +262,7 @@ async fn a_call_that_rings_at_a_locked_database_is_answered(place: Place) {
     let house = House::open(place, json!({})).await;
     let lock = lock(&house.place).await;
     let caller = house.ring();
-    caller.until_ms(LOCKED_RINGING_MS).await;
+    caller.until_ms(RINGING_MS).await;
     lock.execute_unprepared("ROLLBACK").await.unwrap();
     lock.close().await.unwrap();
     caller.greeted().await;

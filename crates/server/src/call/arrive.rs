@@ -3,7 +3,7 @@
 
 use super::driver::{self, Beginning, Machine};
 use super::plan::{self, NotReady};
-use super::registry::{Handle, Onward};
+use super::registry::{Handle, Onward, Whose};
 use super::resume::{NotResumed, go_on};
 use crate::abilities::Abilities;
 use crate::app::App;
@@ -13,8 +13,8 @@ use crate::problem::chain;
 use offhook_carriers::Ring;
 use offhook_core::call::log::LOG_REVISION;
 use offhook_core::entity::{CallStatus, Direction};
-use offhook_core::{ConversationId, E164};
-use offhook_store::{Begun, NewCall, RingTarget, StoreError};
+use offhook_core::{AgentId, ConversationId, E164};
+use offhook_store::{Begun, CallLease, NewCall, RingTarget, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +42,10 @@ pub enum Welcome {
 /// # Errors
 /// When the store does not answer; the carrier then asks its fallback.
 pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<Welcome, StoreError> {
-    if let Some(handle) = app.around.registry.find(&ring.carrier_call) {
+    if let Some(handle) = app.around.registry.find(&target.connection.id, &ring.carrier_call) {
         return Ok(go(handle));
     }
-    if app.around.registry.is_closed() {
+    if app.around.registry.is_draining() {
         // The process ends; the next one answers.
         return Ok(Welcome::Hold);
     }
@@ -59,7 +59,7 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
         Err(error) => {
             let error = chain(&error);
             tracing::error!(number.id = %target.number.id, agent.id = %agent, error, "Call not taken: the agent is not ready");
-            return Ok(sorry(target));
+            return Ok(sorry(&target.number.forward_to));
         }
     };
     if ready.max_open_calls.is_some_and(|most| app.around.registry.count_of(agent) >= most as usize) {
@@ -83,11 +83,10 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
         Begun::Existing(call) => return Ok(take_up(app, target, &call.id, call.started_at_us).await),
     };
     let begin = Beginning {
+        whose: whose(target, &lease, &ring.carrier_call, ready.agent),
+        media_over: app.public_url.page(crate::hooks::twilio::MEDIA_OVER),
         lease: Arc::new(lease),
         began_us: app.environment.now_us(),
-        agent: ready.agent,
-        carrier_call: ring.carrier_call.clone(),
-        tokens: target.secret.iter().cloned().collect(),
         speech: ready.speech,
         abilities: Abilities,
         carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
@@ -107,12 +106,12 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
 /// # Errors
 /// As [`ring`].
 pub async fn again(app: &Arc<App>, target: &RingTarget, carrier_call: &str) -> Result<Welcome, StoreError> {
-    if let Some(handle) = app.around.registry.find(carrier_call) {
+    if let Some(handle) = app.around.registry.find(&target.connection.id, carrier_call) {
         return Ok(go(handle));
     }
     match app.store.call_of_carrier(&target.scope, &target.connection.id, carrier_call).await {
         Ok(call) if call.status == CallStatus::Ended => Ok(Welcome::Over),
-        Ok(_) if app.around.registry.is_closed() => Ok(Welcome::Hold),
+        Ok(_) if app.around.registry.is_draining() => Ok(Welcome::Hold),
         Ok(call) => Ok(take_up(app, target, &call.id, call.started_at_us).await),
         Err(StoreError::NotFound { .. }) => Ok(Welcome::Over),
         Err(error) => Err(error),
@@ -120,8 +119,9 @@ pub async fn again(app: &Arc<App>, target: &RingTarget, carrier_call: &str) -> R
 }
 
 /// A call of this node goes on as its machine has decided.
-fn go(handle: Arc<Handle>) -> Welcome {
+pub fn go(handle: Arc<Handle>) -> Welcome {
     match handle.onward() {
+        Onward::MediaAgain if handle.is_over() => Welcome::Over,
         Onward::MediaAgain => Welcome::Talk(handle),
         Onward::HangUp => Welcome::Over,
         Onward::Forward(to) => Welcome::Forward(to),
@@ -140,12 +140,24 @@ async fn take_up(app: &Arc<App>, target: &RingTarget, call: &ConversationId, sta
         Err(error) => {
             let error = chain(&error);
             tracing::error!(call.id = %call, error, "A call could not be taken up again");
-            sorry(target)
+            sorry(&target.number.forward_to)
         }
     }
 }
 
 /// What a caller gets when nobody can answer them: somebody else's phone, or an apology.
-pub fn sorry(target: &RingTarget) -> Welcome {
-    target.number.forward_to.clone().map_or(Welcome::Sorry, Welcome::Forward)
+pub fn sorry(forward_to: &Option<E164>) -> Welcome {
+    forward_to.clone().map_or(Welcome::Sorry, Welcome::Forward)
+}
+
+/// What the carrier's requests about a call are answered with from now on.
+pub(super) fn whose(target: &RingTarget, lease: &CallLease, carrier_call: &str, agent: AgentId) -> Whose {
+    Whose {
+        id: lease.call().clone(),
+        connection: target.connection.id.clone(),
+        carrier_call: carrier_call.to_owned(),
+        agent,
+        tokens: target.secret.iter().cloned().collect(),
+        forward_to: target.number.forward_to.clone(),
+    }
 }

@@ -5,16 +5,19 @@ use super::finish::{Ending, ToolUse, record};
 use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
 use super::recorder::{Lines, Recorder};
 use super::registry::{Handle, Letter, MAILBOX, Onward, Registry, Whose};
+use super::resume::ROUSE_AFTER;
 use crate::abilities::{Abilities, Used};
 use crate::carrier::CarrierControl;
 use crate::live::{Happening, Live, LiveEvent};
+use crate::problem::chain;
 use crate::speech::Speech;
+use offhook_carriers::CarrierError;
 use offhook_core::call::log::{digest, summary};
 use offhook_core::call::{
     AskId, Call, CallPlan, CallTime, Command, EndedReason, Greeting, Input, ReplyId, ToolId, TurnTiming,
 };
 use offhook_core::entity::{CallEvent, CallSnapshot};
-use offhook_core::{AgentId, ChatMessage, Pii, Secret, ToolSpec};
+use offhook_core::{ChatMessage, Pii, ToolSpec};
 use offhook_providers::{LlmEvent, LlmReply, LlmRequest, TokenUsage};
 use offhook_store::CallLease;
 use std::collections::VecDeque;
@@ -26,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use url::Url;
 
 /// The log is handed over after so many lines, or so long.
 const LOG_LINES: usize = 64;
@@ -57,12 +61,10 @@ pub struct Beginning {
     pub lease: Arc<CallLease>,
     /// When it began to ring, µs since 1970 UTC.
     pub began_us: i64,
-    /// Who answers it.
-    pub agent: AgentId,
-    /// The carrier's id of it.
-    pub carrier_call: String,
-    /// What the carrier signs its requests about it with.
-    pub tokens: Vec<Secret<String>>,
+    /// What its carrier's requests are answered with.
+    pub whose: Whose,
+    /// Where its carrier asks what comes after a media socket.
+    pub media_over: Url,
     /// The agent's providers.
     pub speech: Arc<Speech>,
     /// What the agent can do.
@@ -108,6 +110,10 @@ struct Driver {
     using: Vec<(ToolId, u32, u64)>,
     timings: Vec<TurnTiming>,
     let_go: bool,
+    /// Why the call ended, where the machine cannot know.
+    reason: Option<EndedReason>,
+    /// When the carrier is told to ask what comes next, because the media is lost and it does not ask by itself.
+    rouse_at: Option<Instant>,
     tool_specs: Arc<[ToolSpec]>,
     log: Vec<CallEvent>,
     seq: u32,
@@ -165,13 +171,7 @@ enum Event {
 /// Begins to drive a call. `Err`: it is driven already.
 pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result<Arc<Handle>, Arc<Handle>> {
     let (mailbox, letters) = mpsc::channel(MAILBOX);
-    let whose = Whose {
-        id: begin.lease.call().clone(),
-        carrier_call: begin.carrier_call.clone(),
-        agent: begin.agent.clone(),
-        tokens: begin.tokens.clone(),
-    };
-    let handle = Arc::new(Handle::new(whose, mailbox));
+    let handle = Arc::new(Handle::new(begin.whose.clone(), mailbox));
     around.registry.add(handle.clone())?;
     let (facts_in, facts) = mpsc::channel(FACTS_QUEUE);
     let (orders, orders_out) = mpsc::channel(ORDERS_QUEUE);
@@ -212,6 +212,8 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         using: Vec::new(),
         timings: Vec::new(),
         let_go: false,
+        reason: None,
+        rouse_at: None,
         tool_specs,
         log: Vec::new(),
         seq,
@@ -252,12 +254,13 @@ impl Driver {
         tokio::pin!(alarm);
         let mut alarm_at = Instant::now();
         let mut written = self.written.subscribe();
+        let mut pump_lives = true;
         while !self.call.is_finished() && !self.let_go {
             let deadline =
                 self.call.deadline().map(|(at, _)| self.rang_at + Duration::from_micros(at.as_us()));
             let log_due = self.log_since.map(|since| since + LOG_EVERY);
             let deed_due = self.deeds.front().map(|deed| deed.by);
-            let due = [deadline, log_due, deed_due].into_iter().flatten().min();
+            let due = [deadline, log_due, deed_due, self.rouse_at].into_iter().flatten().min();
             if let Some(at) = due
                 && at != alarm_at
             {
@@ -269,7 +272,7 @@ impl Driver {
                 tokio::select! {
                     biased;
                     letter = letters.recv() => Event::Letter(letter),
-                    fact = facts.recv() => Event::Fact(fact),
+                    fact = facts.recv(), if pump_lives => Event::Fact(fact),
                     Ok(()) = written.changed(), if !deeds.is_empty() => Event::Written,
                     (index, event) = next_from_models(asks) => Event::Model(index, event),
                     Some(done) = tools.join_next() => match done {
@@ -297,13 +300,25 @@ impl Driver {
                     if log_due.is_some_and(|at| at <= now) {
                         self.hand_over_log();
                     }
+                    if self.rouse_at.take_if(|at| *at <= now).is_some() {
+                        self.rouse(now);
+                    }
                     if deadline.is_some_and(|at| at <= now) {
                         self.take(Input::Tick);
                     }
                 }
                 Event::Written => {}
                 // The pump died; without it there is no call.
-                Event::Fact(None) => self.take(Input::HungUp { by_caller: false }),
+                Event::Fact(None) => {
+                    pump_lives = false;
+                    self.take(Input::HungUp { by_caller: false });
+                }
+                Event::Letter(Some(Letter::NoMedia)) => {
+                    let connected = self.call.was_connected();
+                    self.reason =
+                        Some(if connected { EndedReason::MediaLost } else { EndedReason::NeverConnected });
+                    self.take(Input::HungUp { by_caller: false });
+                }
                 Event::Letter(Some(Letter::LetGo)) => self.let_go = true,
                 Event::Letter(None) => {}
             }
@@ -330,6 +345,11 @@ impl Driver {
             self.tell(Happening::Answered);
             let at_us = self.begin.began_us.saturating_add(i64::try_from(at.as_us()).unwrap_or(i64::MAX));
             self.around.recorder.answered(&self.begin.lease, at_us);
+        }
+        match fact {
+            Input::MediaLost => self.rouse_at = Some(Instant::now() + ROUSE_AFTER),
+            Input::Connected | Input::HungUp { .. } => self.rouse_at = None,
+            _ => {}
         }
         let logged =
             if self.log_given_up { String::new() } else { serde_json::to_string(&fact).unwrap_or_default() };
@@ -556,7 +576,7 @@ impl Driver {
             if !given_up {
                 tokio::time::sleep(HANG_UP_PATIENCE).await;
             }
-            if (given_up || registry.find(&handle.carrier_call).is_some())
+            if (given_up || registry.by_id(&handle.id).is_some())
                 && let Err(error) = carrier.end(&handle.carrier_call, &onward).await
             {
                 tracing::warn!(call.id = %handle.id, %error, "The carrier was told to end a call and did not");
@@ -578,14 +598,37 @@ impl Driver {
         });
     }
 
+    /// The media is lost and has not come back: a carrier that has not asked by now may never do by itself.
+    fn rouse(&self, now: Instant) {
+        let lost_at = now.checked_sub(ROUSE_AFTER).unwrap_or(now);
+        if self.handle.onward() != Onward::MediaAgain || self.handle.asked_since(lost_at) {
+            return;
+        }
+        let (handle, carrier) = (self.handle.clone(), self.begin.carrier.clone());
+        let page = self.begin.media_over.clone();
+        tokio::spawn(async move {
+            match carrier.ask_again(&handle.carrier_call, page).await {
+                Ok(()) => {}
+                Err(CarrierError::NotFound | CarrierError::CallOver) => {
+                    handle.tell(Letter::Fact(Input::HungUp { by_caller: true }));
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(call.id = %handle.id, error, "The carrier could not be told to open another media socket");
+                }
+            }
+        });
+    }
+
     async fn finish(mut self) {
-        self.around.registry.remove(&self.begin.carrier_call);
+        self.around.registry.over(&self.handle);
         self.write_last_lines().await;
         if self.let_go {
+            self.around.registry.remove(&self.handle.id);
             self.around.recorder.release(&self.begin.lease).await;
             return;
         }
-        let reason = self.call.ended().unwrap_or(EndedReason::CarrierHungUp);
+        let reason = self.reason.or(self.call.ended()).unwrap_or(EndedReason::CarrierHungUp);
         self.tell(Happening::Ended { reason });
         let lasted_ms = self.now().as_ms();
         tracing::info!(

@@ -120,6 +120,9 @@ async fn write(store: &Store, registry: &Registry, batch: &[Work]) {
                 (lease, patiently!("a call's end", store.finish_call(lease, finished)).map(drop))
             }
         };
+        if let Work::Finish { lease, .. } = work {
+            registry.remove(lease.call());
+        }
         match done {
             // Over already: a snapshot or an answer that came late.
             Ok(()) | Err(StoreError::Ended { .. }) => {}

@@ -1,10 +1,12 @@
-//! The calls that this node drives, and the tickets that open their media sockets. It does not know what is said on them.
+//! The calls that this node drives or writes to their end, and the tickets that open their media sockets. It does not know what
+//! is said on them.
 
 use super::line::Line;
 use offhook_core::call::Input;
-use offhook_core::{AgentId, ConversationId, E164, Secret};
+use offhook_core::{AgentId, ConnectionId, ConversationId, E164, Secret};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -22,6 +24,8 @@ pub enum Letter {
     Line(Box<Line>),
     /// A fact from elsewhere.
     Fact(Input),
+    /// The carrier cannot open a media socket to us: there is no way to talk.
+    NoMedia,
     /// Another node drives the call now, or shall: leave it alone.
     LetGo,
 }
@@ -37,17 +41,21 @@ pub enum Onward {
     Forward(E164),
 }
 
-/// Which call a handle is for.
+/// Which call a handle is for, and what its carrier's requests are answered with, whatever becomes of number and store.
 #[derive(Clone, Debug)]
 pub struct Whose {
     /// Which call.
     pub id: ConversationId,
-    /// The carrier's id of it.
+    /// The carrier's account it comes through.
+    pub connection: ConnectionId,
+    /// The carrier's id of it, unique within the account.
     pub carrier_call: String,
     /// Who answers it.
     pub agent: AgentId,
     /// What the carrier signs its requests about it with.
     pub tokens: Vec<Secret<String>>,
+    /// The phone that rings when nobody can talk to the caller.
+    pub forward_to: Option<E164>,
 }
 
 /// A call that this node drives.
@@ -55,21 +63,69 @@ pub struct Whose {
 pub struct Handle {
     /// Which call.
     pub id: ConversationId,
-    /// The carrier's id of it.
+    /// The carrier's account it comes through.
+    pub connection: ConnectionId,
+    /// The carrier's id of it, unique within the account.
     pub carrier_call: String,
     /// Who answers it.
     pub agent: AgentId,
-    /// What the carrier signs its requests about it with.
-    pub tokens: Vec<Secret<String>>,
+    /// The phone that rings when nobody can talk to the caller.
+    pub forward_to: Option<E164>,
+    tokens: Mutex<Vec<Secret<String>>>,
     mailbox: mpsc::Sender<Letter>,
     onward: Mutex<Onward>,
+    over: AtomicBool,
+    /// Tickets that were issued since a media socket was last opened.
+    unopened: AtomicU32,
+    /// When the carrier was last told to open a media socket.
+    asked_at: Mutex<Option<Instant>>,
 }
 
 impl Handle {
     /// A handle on a call whose driver reads `mailbox`.
     pub fn new(whose: Whose, mailbox: mpsc::Sender<Letter>) -> Self {
-        let Whose { id, carrier_call, agent, tokens } = whose;
-        Handle { id, carrier_call, agent, tokens, mailbox, onward: Mutex::new(Onward::MediaAgain) }
+        let Whose { id, connection, carrier_call, agent, tokens, forward_to } = whose;
+        Handle {
+            id,
+            connection,
+            carrier_call,
+            agent,
+            forward_to,
+            tokens: Mutex::new(tokens),
+            mailbox,
+            onward: Mutex::new(Onward::MediaAgain),
+            over: AtomicBool::new(false),
+            unopened: AtomicU32::new(0),
+            asked_at: Mutex::new(None),
+        }
+    }
+
+    /// What the carrier signs its requests about the call with.
+    pub fn tokens(&self) -> Vec<Secret<String>> {
+        locked(&self.tokens).clone()
+    }
+
+    /// The carrier signs with this from now on: the account's token was replaced while the call went on.
+    pub fn signed_with(&self, token: &Secret<String>) {
+        let mut tokens = locked(&self.tokens);
+        if tokens.iter().all(|known| known.expose() != token.expose()) {
+            tokens.push(token.clone());
+        }
+    }
+
+    /// Whether the call is over and only its record is left to be written.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// How often the carrier was told to open a media socket since it last did.
+    pub fn unopened(&self) -> u32 {
+        self.unopened.load(Ordering::Relaxed)
+    }
+
+    /// Whether the carrier was told to open a media socket at this moment or later.
+    pub fn asked_since(&self, moment: Instant) -> bool {
+        locked(&self.asked_at).is_some_and(|asked| asked >= moment)
     }
 
     /// Tells the driver; what a call that is over is told is lost.
@@ -97,65 +153,88 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// All calls of this node.
 #[derive(Debug, Default)]
 pub struct Registry {
-    calls: Mutex<HashMap<String, Arc<Handle>>>,
+    calls: Mutex<HashMap<(ConnectionId, String), Arc<Handle>>>,
     tickets: Mutex<HashMap<String, (Arc<Handle>, Instant)>>,
-    /// The process ends: no call is taken up any more.
-    closed: AtomicBool,
+    /// The process ends: no call is begun or taken up any more.
+    draining: AtomicBool,
 }
 
 impl Registry {
-    /// The call that a carrier names so.
-    pub fn find(&self, carrier_call: &str) -> Option<Arc<Handle>> {
-        locked(&self.calls).get(carrier_call).cloned()
+    /// The call that an account names so.
+    pub fn find(&self, connection: &ConnectionId, carrier_call: &str) -> Option<Arc<Handle>> {
+        locked(&self.calls).get(&(connection.clone(), carrier_call.to_owned())).cloned()
     }
 
-    /// The call with an id.
+    /// The calls that some account names so: which is meant, who signed the request tells.
+    pub fn named(&self, carrier_call: &str) -> Vec<Arc<Handle>> {
+        locked(&self.calls).values().filter(|h| h.carrier_call == carrier_call).cloned().collect()
+    }
+
+    /// The call with an id, while it is driven.
     pub fn by_id(&self, id: &ConversationId) -> Option<Arc<Handle>> {
-        locked(&self.calls).values().find(|h| h.id == *id).cloned()
+        locked(&self.calls).values().find(|h| h.id == *id && !h.is_over()).cloned()
+    }
+
+    /// Whether a call is driven here, or about to be written to its end.
+    pub fn has(&self, id: &ConversationId) -> bool {
+        locked(&self.calls).values().any(|h| h.id == *id)
     }
 
     /// How many calls an agent is on.
     pub fn count_of(&self, agent: &AgentId) -> usize {
-        locked(&self.calls).values().filter(|h| h.agent == *agent).count()
+        locked(&self.calls).values().filter(|h| h.agent == *agent && !h.is_over()).count()
     }
 
-    /// All calls that are driven now.
+    /// All calls that are driven now, or about to be written to their end.
     pub fn ids(&self) -> Vec<ConversationId> {
         locked(&self.calls).values().map(|h| h.id.clone()).collect()
     }
 
     /// How many calls are driven now.
     pub fn count(&self) -> usize {
-        locked(&self.calls).len()
+        locked(&self.calls).values().filter(|h| !h.is_over()).count()
     }
 
     /// Takes a call on. `Err`: it is driven already, by this handle.
     pub fn add(&self, handle: Arc<Handle>) -> Result<(), Arc<Handle>> {
         let mut calls = locked(&self.calls);
-        if let Some(already) = calls.get(&handle.carrier_call) {
-            return Err(already.clone());
+        match calls.entry((handle.connection.clone(), handle.carrier_call.clone())) {
+            Entry::Occupied(already) => Err(already.get().clone()),
+            Entry::Vacant(place) => {
+                place.insert(handle);
+                Ok(())
+            }
         }
-        calls.insert(handle.carrier_call.clone(), handle);
-        Ok(())
+    }
+
+    /// From now on no call is begun or taken up here.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process ends, so that no call is begun or taken up any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Lets go of every call: other nodes go on with them.
     pub fn let_go(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.drain();
         for handle in locked(&self.calls).values() {
             handle.tell(Letter::LetGo);
         }
     }
 
-    /// Whether every call was let go of, for good.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+    /// A call is over. It stays ours until its record is written, or it would look like one whose process died.
+    pub fn over(&self, handle: &Handle) {
+        handle.over.store(true, Ordering::Relaxed);
+        locked(&self.tickets).retain(|_, (of, _)| of.id != handle.id);
     }
 
-    /// Forgets a call that is over.
-    pub fn remove(&self, carrier_call: &str) {
-        locked(&self.calls).remove(carrier_call);
-        locked(&self.tickets).retain(|_, (handle, _)| handle.carrier_call != carrier_call);
+    /// Forgets a call.
+    pub fn remove(&self, id: &ConversationId) {
+        locked(&self.calls).retain(|_, handle| handle.id != *id);
+        locked(&self.tickets).retain(|_, (handle, _)| handle.id != *id);
     }
 
     /// Keeps a ticket that opens one media socket for a call, once, soon.
@@ -163,6 +242,8 @@ impl Registry {
         let mut tickets = locked(&self.tickets);
         tickets.retain(|_, (_, issued)| now.duration_since(*issued) < TICKET_LIFE);
         tickets.insert(ticket.expose().clone(), (handle.clone(), now));
+        handle.unopened.fetch_add(1, Ordering::Relaxed);
+        *locked(&handle.asked_at) = Some(now);
     }
 
     /// Uses a ticket up. `None`: there is no such ticket, or no longer, or it is for another call.
@@ -171,8 +252,9 @@ impl Registry {
         let (handle, issued) = tickets.get(ticket.expose())?;
         let good = handle.carrier_call == carrier_call && now.duration_since(*issued) < TICKET_LIFE;
         let handle = good.then(|| handle.clone());
-        if good {
+        if let Some(handle) = &handle {
             tickets.remove(ticket.expose());
+            handle.unopened.store(0, Ordering::Relaxed);
         }
         handle
     }
@@ -182,11 +264,24 @@ impl Registry {
 mod tests {
     use super::*;
 
-    fn handle(carrier_call: &str) -> Arc<Handle> {
+    const ONE: &str = "01ARZ3NDEKTSV4RRFFQ69G5FA1";
+    const OTHER: &str = "01ARZ3NDEKTSV4RRFFQ69G5FA2";
+
+    fn handle_of(account: &str, call: &str, carrier_call: &str) -> Arc<Handle> {
         let (mailbox, _) = mpsc::channel(1);
-        const ULID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
-        let (id, agent) = (ConversationId::from_ulid(ULID), AgentId::from_ulid(ULID));
-        Arc::new(Handle::new(Whose { id, carrier_call: carrier_call.into(), agent, tokens: vec![] }, mailbox))
+        let whose = Whose {
+            id: ConversationId::from_ulid(call),
+            connection: ConnectionId::from_ulid(account),
+            carrier_call: carrier_call.into(),
+            agent: AgentId::from_ulid(ONE),
+            tokens: vec![],
+            forward_to: None,
+        };
+        Arc::new(Handle::new(whose, mailbox))
+    }
+
+    fn handle(carrier_call: &str) -> Arc<Handle> {
+        handle_of(ONE, ONE, carrier_call)
     }
 
     #[test]
@@ -208,7 +303,32 @@ mod tests {
         let registry = Registry::default();
         registry.add(handle("C1")).unwrap();
         assert!(registry.add(handle("C1")).is_err());
-        registry.remove("C1");
+        registry.remove(&handle("C1").id);
         assert_eq!(registry.count(), 0);
+    }
+
+    #[test]
+    fn two_accounts_may_name_their_calls_alike() {
+        let registry = Registry::default();
+        let (ours, theirs) = (handle_of(ONE, ONE, "C1"), handle_of(OTHER, OTHER, "C1"));
+        registry.add(ours.clone()).unwrap();
+        registry.add(theirs.clone()).unwrap();
+        assert_eq!(registry.find(&ours.connection, "C1").map(|h| h.id.clone()), Some(ours.id.clone()));
+        assert_eq!(registry.find(&theirs.connection, "C1").map(|h| h.id.clone()), Some(theirs.id.clone()));
+        assert_eq!(registry.named("C1").len(), 2);
+        registry.remove(&theirs.id);
+        assert!(registry.by_id(&ours.id).is_some());
+    }
+
+    #[test]
+    fn a_call_that_is_over_stays_ours_until_it_is_written() {
+        let registry = Registry::default();
+        let call = handle("C1");
+        registry.add(call.clone()).unwrap();
+        registry.over(&call);
+        assert_eq!((registry.count(), registry.by_id(&call.id).is_none()), (0, true));
+        assert!(registry.has(&call.id) && registry.find(&call.connection, "C1").is_some());
+        registry.remove(&call.id);
+        assert!(!registry.has(&call.id));
     }
 }

@@ -1,6 +1,7 @@
 //! Calls whose process died: taken up again when their carrier asks, and written to their end when it does not.
 //! The machine is as its log says it stood; what happened after the last line nobody knows.
 
+use super::arrive::whose;
 use super::driver::{self, Beginning, Machine, RESUMED, STARTED, Usage};
 use super::finish::{Ending, record};
 use super::plan::{self, NotReady};
@@ -8,10 +9,12 @@ use super::registry::Handle;
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
+use crate::problem::chain;
 use offhook_carriers::CarrierError;
 use offhook_core::ConversationId;
 use offhook_core::call::log::{LogLine, fold};
 use offhook_core::call::{Call, CallPlan, CallTime, EndedReason, Input};
+use offhook_core::entity::CallStatus;
 use offhook_store::{CallLease, CallLog, LogFrom, RingTarget, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,26 +47,28 @@ pub async fn go_on(
     let log = app.store.load_log(&target.scope, id, LogFrom::Snapshot).await?;
     let agent = target.number.inbound_agent.as_ref().ok_or(NotResumed::NoAgent)?;
     let ready = plan::ready(app, &target.scope, agent).await?;
-    let (call, next_seq) = stand(&log)?;
     let age_us = app.environment.now_us().saturating_sub(started_at_us).max(0);
-    let machine = Machine::Resumed {
-        call: Box::new(call),
-        next_seq,
-        age: Duration::from_micros(age_us.unsigned_abs()),
+    let age = Duration::from_micros(age_us.unsigned_abs());
+    let (machine, lines) = match log.snapshot.is_none() && log.events.is_empty() {
+        // Nothing is known of it but that it rings: it begins anew, and so does its log.
+        true => (Machine::New { plan: Box::new(serde_json::from_str(&log.plan)?), age }, 0),
+        false => {
+            let (call, next_seq) = stand(&log)?;
+            (Machine::Resumed { call: Box::new(call), next_seq, age }, next_seq)
+        }
     };
     let record = app.store.call(&target.scope, id).await?;
     let begin = Beginning {
+        whose: whose(target, &lease, &record.carrier_call, ready.agent),
+        media_over: app.public_url.page(crate::hooks::twilio::MEDIA_OVER),
         lease: Arc::new(lease),
         began_us: started_at_us,
-        agent: ready.agent,
-        carrier_call: record.carrier_call,
-        tokens: target.secret.iter().cloned().collect(),
         speech: ready.speech,
         abilities: Abilities,
         carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
     };
     metrics::counter!("offhook_calls_resumed_total").increment(1);
-    tracing::warn!(call.id = %id, lines = next_seq, "Call taken up again from its log");
+    tracing::warn!(call.id = %id, lines, "Call taken up again from its log");
     Ok(driver::start(begin, machine, app.around.clone()).unwrap_or_else(|already| already))
 }
 
@@ -98,27 +103,48 @@ pub fn lines(log: &CallLog) -> Result<Vec<LogLine>, serde_json::Error> {
     log.events.iter().map(line).collect()
 }
 
-/// Tells the carrier of a call to ask us again: not every carrier does by itself. `false`: there is no call any more.
-pub async fn rouse(app: &App, lease: &CallLease) -> bool {
-    let asked = async {
+/// How long it is left to a carrier to ask by itself when the media of a call is lost.
+pub const ROUSE_AFTER: Duration = Duration::from_millis(1_500);
+
+/// What came of telling a carrier to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roused {
+    /// It will, or could not be reached.
+    Asked,
+    /// It has no such call any more.
+    Gone,
+    /// The call is over here as well, or driven: the carrier was not told.
+    Written,
+}
+
+/// Tells the carrier of a call whose process died to ask us again: not every carrier does by itself.
+pub async fn rouse(app: &App, lease: &CallLease) -> Roused {
+    let found = async {
         let call = app.store.call(lease.scope(), lease.call()).await?;
+        if call.status == CallStatus::Ended {
+            return Ok(None);
+        }
         let connection = app.store.connection(lease.scope(), &call.connection).await?;
         let secret = app.store.connection_secret(lease.scope(), &connection.id).await.ok();
         let control = CarrierControl::open(&app.http, &connection, secret.as_ref());
-        Ok::<_, StoreError>(
-            control.ask_again(&call.carrier_call, app.public_url.page(crate::hooks::twilio::VOICE)).await,
-        )
+        Ok::<_, StoreError>(Some((call.carrier_call, control)))
     };
-    match asked.await {
-        Ok(Ok(())) => true,
-        Ok(Err(CarrierError::NotFound | CarrierError::CallOver)) => false,
-        Ok(Err(error)) => {
-            tracing::warn!(call.id = %lease.call(), %error, "The carrier could not be told to ask again");
-            true
-        }
+    let (carrier_call, control) = match found.await {
+        Ok(Some(found)) if !app.around.registry.has(lease.call()) => found,
+        Ok(_) => return Roused::Written,
         Err(error) => {
-            tracing::error!(call.id = %lease.call(), %error, "A call whose process died could not be read");
-            true
+            let error = chain(&error);
+            tracing::error!(call.id = %lease.call(), error, "A call whose process died could not be read");
+            return Roused::Asked;
+        }
+    };
+    match control.ask_again(&carrier_call, app.public_url.page(crate::hooks::twilio::VOICE)).await {
+        Ok(()) => Roused::Asked,
+        Err(CarrierError::NotFound | CarrierError::CallOver) => Roused::Gone,
+        Err(error) => {
+            let error = chain(&error);
+            tracing::warn!(call.id = %lease.call(), error, "The carrier could not be told to ask again");
+            Roused::Asked
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod twilio;
 
 use crate::app::App;
+use crate::problem::chain;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, OriginalUri, Request};
@@ -54,6 +55,8 @@ enum Refused {
     Twilio(#[from] offhook_carriers::twilio::webhook::WebhookError),
     #[error("no number of ours is `To` in this webhook, or its account is none of ours")]
     NoNumber,
+    #[error("this node is stopping and takes no new calls")]
+    Stopping,
     #[error("the store failed")]
     Store(#[from] StoreError),
 }
@@ -64,12 +67,19 @@ impl IntoResponse for Refused {
             Refused::Twilio(error) => {
                 StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST)
             }
-            Refused::NoNumber => StatusCode::NOT_FOUND,
-            Refused::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            // As for a wrong signature: a stranger is not told which numbers there are.
+            Refused::NoNumber => StatusCode::FORBIDDEN,
+            Refused::Store(_) | Refused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         metrics::counter!("offhook_webhooks_refused_total", "status" => status.as_u16().to_string())
             .increment(1);
-        tracing::warn!(error = %self, http.status = status.as_u16(), "Webhook refused");
-        (status, self.to_string()).into_response()
+        let http_status = status.as_u16();
+        tracing::warn!(error = chain(&self), http.status = http_status, "Webhook refused");
+        match status {
+            StatusCode::FORBIDDEN => (status, "this webhook is not believed: the server's log says why"),
+            StatusCode::SERVICE_UNAVAILABLE => (status, "not now"),
+            _ => (status, "this webhook cannot be read: the server's log says why"),
+        }
+        .into_response()
     }
 }

@@ -12,10 +12,10 @@ use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use offhook_carriers::MediaEvent;
 use offhook_carriers::twilio::media::MediaReader;
-use offhook_carriers::twilio::webhook::{self, Request, Signed, Unverified};
+use offhook_carriers::twilio::webhook::{self, Request, Signed, Unverified, WebhookError};
 use offhook_carriers::twilio::{Answer, Dial, MediaStream, Rejection, Speech as Sentence, Verb};
+use offhook_carriers::{CallStatus, MediaEvent};
 use offhook_core::call::Input;
 use offhook_core::{ConversationId, E164, Secret};
 use offhook_store::RingTarget;
@@ -29,7 +29,12 @@ pub const VOICE: &str = "/hooks/twilio/voice";
 pub const VOICE_FALLBACK: &str = "/hooks/twilio/voice-fallback";
 /// Where it tells how calls move on.
 pub const STATUS: &str = "/hooks/twilio/status";
-const MEDIA_OVER: &str = "/hooks/twilio/media-over";
+/// Where it asks what comes after a media socket.
+pub const MEDIA_OVER: &str = "/hooks/twilio/media-over";
+/// Where it opens media sockets, each call's below.
+const MEDIA: &str = "/hooks/twilio/media";
+/// How often it is told to open a media socket that it never opens.
+const OPENINGS: u32 = 3;
 /// How long a caller is held before the carrier asks again whether their call can go on, in seconds.
 const HOLD_S: u16 = 1;
 /// The name under which a ticket travels.
@@ -53,13 +58,20 @@ pub fn router() -> Router<Arc<App>> {
         .route("/hooks/twilio/media/{call}", get(media))
 }
 
-/// A webhook that was signed by an account of ours, and whose it is.
+/// A webhook that was signed by an account of ours, and what it is about.
 struct Believed<'a> {
     signed: Signed<'a>,
-    target: RingTarget,
+    about: About,
 }
 
-/// Finds whose webhook this is: the connection whose token signed it.
+enum About {
+    /// A call that is driven here: neither its number nor the store is needed.
+    Call(Arc<Handle>),
+    /// A number of ours.
+    Number(Box<RingTarget>),
+}
+
+/// Finds whose webhook this is: the call or else the connection whose token signed it.
 async fn believe<'a>(app: &App, arrived: &'a Arrived) -> Result<Believed<'a>, Refused> {
     let request = Request {
         method: if arrived.method == Method::GET { webhook::Method::Get } else { webhook::Method::Post },
@@ -70,13 +82,32 @@ async fn believe<'a>(app: &App, arrived: &'a Arrived) -> Result<Believed<'a>, Re
         body: &arrived.body,
     };
     let claims = Unverified::read(request)?;
+    if request.signature.is_none() {
+        return Err(WebhookError::Unsigned.into());
+    }
+    let registry = &app.around.registry;
+    let carrier_call = claims.call().unwrap_or_default().to_owned();
+    for handle in registry.named(&carrier_call) {
+        if let Ok(signed) = Unverified::read(request)?.verify(&app.public_url, &handle.tokens()) {
+            return Ok(Believed { signed, about: About::Call(handle) });
+        }
+    }
     let called: E164 = claims.called().and_then(|to| to.parse().ok()).ok_or(Refused::NoNumber)?;
     let targets = app.store.numbers_for_ring("twilio", claims.account(), &called).await?;
     let mut refusal = Refused::NoNumber;
     for target in targets {
         let tokens: Vec<_> = target.secret.iter().cloned().collect();
         match Unverified::read(request)?.verify(&app.public_url, &tokens) {
-            Ok(signed) => return Ok(Believed { signed, target }),
+            Ok(signed) => {
+                let about = match registry.find(&target.connection.id, &carrier_call) {
+                    Some(handle) => {
+                        tokens.iter().for_each(|token| handle.signed_with(token));
+                        About::Call(handle)
+                    }
+                    None => About::Number(Box::new(target)),
+                };
+                return Ok(Believed { signed, about });
+            }
             Err(error) => refusal = error.into(),
         }
     }
@@ -115,10 +146,14 @@ fn say(answer: &Answer) -> Response {
 fn connect(app: &App, handle: &Arc<Handle>) -> Answer {
     let ticket = app.ticket();
     app.around.registry.issue(&ticket, handle, Instant::now());
-    let socket = app.public_url.websocket(&format!("/hooks/twilio/media/{}", handle.id));
+    let socket = app.public_url.websocket(&format!("{MEDIA}/{}", handle.id));
     let stream = MediaStream::new(socket).and_then(|s| s.parameter(TICKET, ticket.expose()));
     match stream {
-        Ok(stream) => Answer::Run(vec![Verb::Connect(stream.after(app.public_url.page(MEDIA_OVER)))]),
+        Ok(stream) => {
+            let over = app.public_url.page(MEDIA_OVER);
+            // Whether the action is asked when the socket breaks is not documented; the verb after it then may be.
+            Answer::Run(vec![Verb::Connect(stream.after(over.clone())), Verb::Redirect(over)])
+        }
         Err(error) => {
             tracing::error!(%error, "The public URL makes no media socket");
             Answer::Run(vec![Verb::HangUp])
@@ -129,27 +164,51 @@ fn connect(app: &App, handle: &Arc<Handle>) -> Answer {
 /// Somebody rings.
 async fn voice(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response, Refused> {
     let believed = believe(&app, &arrived).await?;
-    let welcome = arrive::ring(&app, &believed.target, &believed.signed.ring()?).await?;
+    let ring = believed.signed.ring()?;
+    let welcome = match believed.about {
+        About::Call(handle) => arrive::go(handle),
+        // The carrier asks the fallback page, or another node. Who is held already is held on.
+        About::Number(_) if app.around.registry.is_draining() && ring.status == CallStatus::Ringing => {
+            return Err(Refused::Stopping);
+        }
+        About::Number(target) => arrive::ring(&app, &target, &ring).await?,
+    };
     Ok(answer(&app, welcome, VOICE))
 }
 
 /// An answer of ours could not be fetched or carried out: the caller is not left with the carrier's error message.
 async fn voice_fallback(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response, Refused> {
-    let believed = believe(&app, &arrived).await?;
+    let believed = match believe(&app, &arrived).await {
+        // Nobody can be asked whether this is the carrier; an apology tells a stranger nothing.
+        Err(Refused::Store(error)) => {
+            tracing::error!(error = chain(&error), "A caller gets an apology: the store failed");
+            return Ok(answer(&app, Welcome::Sorry, VOICE));
+        }
+        other => other?,
+    };
     let trouble = believed.signed.trouble()?;
+    // The query, and what stands before the host, may hold secrets.
+    let page = trouble.url.as_deref().and_then(|url| url.parse::<url::Url>().ok());
     tracing::error!(
         carrier.code = trouble.code,
-        carrier.url = trouble.url,
+        carrier.path = page.as_ref().map(url::Url::path),
         "The carrier could not carry out an answer of ours"
     );
-    let welcome = match trouble.unanswered {
+    let welcome = match (believed.about, trouble.unanswered) {
         // The process that was asked is gone; this one answers in its place.
-        true => arrive::ring(&app, &believed.target, &trouble.ring).await.unwrap_or_else(|error| {
-            tracing::error!(error = chain(&error), "A caller gets an apology: the store failed");
-            arrive::sorry(&believed.target)
-        }),
+        (About::Call(handle), true) => arrive::go(handle),
+        (About::Number(target), true) => {
+            arrive::ring(&app, &target, &trouble.ring).await.unwrap_or_else(|error| {
+                tracing::error!(error = chain(&error), "A caller gets an apology: the store failed");
+                arrive::sorry(&target.number.forward_to)
+            })
+        }
         // The same answer would fail again.
-        false => arrive::sorry(&believed.target),
+        (About::Call(handle), false) => {
+            handle.tell(Letter::NoMedia);
+            arrive::sorry(&handle.forward_to)
+        }
+        (About::Number(target), false) => arrive::sorry(&target.number.forward_to),
     };
     Ok(answer(&app, welcome, VOICE))
 }
@@ -158,29 +217,44 @@ async fn voice_fallback(State(app): State<Arc<App>>, arrived: Arrived) -> Result
 async fn media_over(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response, Refused> {
     let believed = believe(&app, &arrived).await?;
     let over = believed.signed.media_over()?;
-    let handle = app.around.registry.find(&over.carrier_call);
-    if over.status.is_over() {
-        if let Some(handle) = handle {
-            handle.tell(Letter::Fact(Input::HungUp { by_caller: handle.onward() == Onward::MediaAgain }));
+    let welcome = match believed.about {
+        About::Call(handle) if over.status.is_over() => {
+            has_hung_up(&handle);
+            return Ok(say(&Answer::empty()));
         }
-        return Ok(say(&Answer::empty()));
-    }
-    let welcome = arrive::again(&app, &believed.target, &over.carrier_call).await?;
-    if let Some(handle) = handle.filter(|_| !matches!(welcome, Welcome::Talk(_))) {
-        handle.tell(Letter::Fact(Input::HungUp { by_caller: false }));
-    }
+        About::Number(_) if over.status.is_over() => return Ok(say(&Answer::empty())),
+        About::Call(handle) if handle.unopened() >= OPENINGS && !handle.is_over() => {
+            tracing::error!(call.id = %handle.id, attempts = handle.unopened(), "A call ends: the carrier was told to open a media socket to {} and never did. If a proxy stands before this server, it must let WebSockets pass (the `Upgrade` header)", app.public_url.websocket(MEDIA));
+            handle.tell(Letter::NoMedia);
+            arrive::sorry(&handle.forward_to)
+        }
+        About::Call(handle) => {
+            let welcome = arrive::go(handle.clone());
+            if !matches!(welcome, Welcome::Talk(_)) {
+                handle.tell(Letter::Fact(Input::HungUp { by_caller: false }));
+            }
+            welcome
+        }
+        About::Number(target) => arrive::again(&app, &target, &over.carrier_call).await?,
+    };
     Ok(answer(&app, welcome, MEDIA_OVER))
 }
 
 /// How a call has moved on.
 async fn status(State(app): State<Arc<App>>, arrived: Arrived) -> Result<StatusCode, Refused> {
-    let report = believe(&app, &arrived).await?.signed.status()?;
+    let believed = believe(&app, &arrived).await?;
+    let report = believed.signed.status()?;
     if report.status.is_over()
-        && let Some(handle) = app.around.registry.find(&report.carrier_call)
+        && let About::Call(handle) = believed.about
     {
-        handle.tell(Letter::Fact(Input::HungUp { by_caller: handle.onward() == Onward::MediaAgain }));
+        has_hung_up(&handle);
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The call is over at the carrier.
+fn has_hung_up(handle: &Handle) {
+    handle.tell(Letter::Fact(Input::HungUp { by_caller: handle.onward() == Onward::MediaAgain }));
 }
 
 /// The media socket of a call: signed on the upgrade, and opened by the ticket in its introduction.
@@ -202,7 +276,7 @@ async fn media(
     };
     let signature = headers.get(webhook::SIGNATURE_HEADER).and_then(|value| value.to_str().ok());
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
-    if let Err(error) = webhook::verify_upgrade(&app.public_url, path, signature, &handle.tokens) {
+    if let Err(error) = webhook::verify_upgrade(&app.public_url, path, signature, &handle.tokens()) {
         return refuse(&error.to_string());
     }
     upgrade

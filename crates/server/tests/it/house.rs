@@ -7,7 +7,7 @@ use expect_test::Expect;
 use jiff::Timestamp;
 use offhook_core::call::log::LOG_REVISION;
 use offhook_core::entity::{Direction, Role, Workspace};
-use offhook_core::{AgentId, AgentVersionId, ConversationId, Pii};
+use offhook_core::{AgentId, AgentVersionId, ConnectionId, ConversationId, Pii};
 use offhook_server::agent::AgentConfig;
 use offhook_server::app::App;
 use offhook_server::call::driver::Surroundings;
@@ -143,7 +143,7 @@ impl House {
             around: Surroundings { registry, recorder, live: Live::default() },
             http: reqwest::Client::new(),
             public_url: "https://offhook.example".parse().unwrap(),
-            node: Node { name: workspace.id.to_string(), lease_ms: 30_000 },
+            node: Node::new(workspace.id.to_string(), 30_000, &*environment),
             phrases: Arc::new(Phrasebook::default()),
             rehearses: false,
             canned_apology: Bytes::new(),
@@ -280,8 +280,15 @@ impl House {
     /// Puts a call among those that this node drives; what its driver is told comes out.
     pub fn drive(&self, call: &ConversationId) -> mpsc::Receiver<Letter> {
         let (mailbox, letters) = mpsc::channel(MAILBOX);
-        let agent = AgentId::from_ulid("01ARZ3NDEKTSV4RRFFQ69G5FAV");
-        let whose = Whose { id: call.clone(), carrier_call: call.to_string(), agent, tokens: vec![] };
+        const ULID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        let whose = Whose {
+            id: call.clone(),
+            connection: ConnectionId::from_ulid(ULID),
+            carrier_call: call.to_string(),
+            agent: AgentId::from_ulid(ULID),
+            tokens: vec![],
+            forward_to: None,
+        };
         self.app.around.registry.add(Arc::new(Handle::new(whose, mailbox))).unwrap();
         letters
     }
