@@ -12,6 +12,8 @@ pub const TOOL_RESULT_BYTES: usize = 16 * 1024;
 pub const TOOLS_PER_ANSWER: usize = 8;
 /// Times in one turn that the model may be asked again with tool results.
 pub const TOOL_ROUNDS_PER_TURN: u8 = 6;
+/// Requests to models for one answer, those with tool results and those that failed counted; then the agent gives up.
+pub const ASKS_PER_ANSWER: u8 = 16;
 /// Answers prepared ahead and thrown away in one turn before head starts pause until the next.
 pub const THROWN_AWAY_PER_TURN: u8 = 1;
 /// History items shown to the model; the oldest after the instructions are left out first.

@@ -558,7 +558,7 @@ impl Call {
             Input::Played { reply, ms, done } => self.played(reply, ms, done, out),
             Input::SpeechStarted => self.speech_started(out),
             Input::SpeechStopped { silence_ms } => self.speech_stopped(silence_ms, out),
-            Input::SttOpened { stt } => self.providers.stt_opened(stt),
+            Input::SttOpened { stt } => self.dropped += u32::from(!self.providers.is_session(stt)),
             Input::Interim { stt, text, end_ms } => self.interim(stt, text, end_ms, out),
             Input::Final { stt, text, end_ms, utterance_end } => {
                 self.final_words(stt, text, end_ms, utterance_end, out);

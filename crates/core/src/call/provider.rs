@@ -5,7 +5,7 @@ use super::speech::{Purpose, Reply};
 use super::{Call, Command, EndedReason, Out, SttId, Then};
 use serde::{Deserialize, Serialize};
 
-/// A provider may fail so often for a passing reason before the next is asked.
+/// A provider may fail so often for a passing reason, without finished work in between, before the next is asked.
 const PASSING_FAILURES: u8 = 2;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -40,6 +40,7 @@ impl Chain {
         false
     }
 
+    /// The current one has finished something. That it opened or began is no proof: it may break off every time.
     fn works(&mut self) {
         self.failures = 0;
     }
@@ -71,18 +72,18 @@ impl Providers {
         self.session
     }
 
-    pub(super) fn stt_opened(&mut self, stt: SttId) {
-        if self.session == stt {
-            self.stt.works();
-        }
+    pub(super) fn stt_works(&mut self) {
+        self.stt.works();
     }
 
     pub(super) fn llm_works(&mut self) {
         self.llm.works();
     }
 
-    pub(super) fn tts_works(&mut self) {
-        self.tts.works();
+    pub(super) fn tts_works(&mut self, voice: u8) {
+        if voice == self.tts.current {
+            self.tts.works();
+        }
     }
 }
 
@@ -105,7 +106,7 @@ impl Call {
         }
     }
 
-    /// The model failed on a request of which nothing has been spoken. Says whether another may be asked.
+    /// The model failed on a request. Says whether another may be asked.
     pub(super) fn llm_failed(&mut self, may_pass: bool) -> bool {
         self.providers.llm.failed(may_pass, self.plan.llm.len())
     }

@@ -301,6 +301,7 @@ impl Call {
             let mute = |r: &Reply| answers && r.purpose == Purpose::Filler && r.synthesized_ms == 0;
             while let Some(filler) = self.replies.iter().find(|r| mute(r)).map(|r| r.id) {
                 self.discard_reply(filler, out);
+                self.filler_was_mute();
             }
             self.play_ready(out);
         }
@@ -315,6 +316,14 @@ impl Call {
             return;
         }
         self.give(id, out);
+    }
+
+    /// Whoever wrote it broke off: it ends with the last clause that the voice was given.
+    pub(super) fn write_no_more(&mut self, id: ReplyId, out: &mut Out) {
+        if let Some(reply) = self.reply_mut(id) {
+            reply.text.truncate(reply.given);
+        }
+        self.finish_writing(id, out);
     }
 
     /// Orders to play what may be heard and has been given to the voice.
@@ -347,7 +356,11 @@ impl Call {
             return;
         };
         reply.synthesized(now, ms, done);
-        self.providers.tts_works();
+        // A fixed sentence may come from kept audio, without any voice.
+        let (voice, spoken) = (reply.voice, reply.synthesized && ms > 0 && reply.ask.is_some());
+        if spoken {
+            self.providers.tts_works(voice);
+        }
     }
 
     pub(super) fn played(&mut self, id: ReplyId, ms: u32, done: bool, out: &mut Out) {
@@ -365,7 +378,7 @@ impl Call {
         let first_audio = reply.first_audio_at;
         reply.played(now, ms);
         if begins {
-            self.time_answer(id, first_audio, out);
+            self.answer_heard(id, first_audio, out);
         }
         if done {
             self.heard_out(id, out);

@@ -31,6 +31,8 @@ enum Act {
     HangsUp,
     ModelFails(bool),
     VoiceFails(bool),
+    /// The recogniser's session is up, and dies at once.
+    OpensBadly,
     RecogniserFails(bool),
     MediaLost,
     Connected,
@@ -95,7 +97,13 @@ impl Bed {
         }
         for command in commands {
             match command {
-                Command::OpenStt { stt, .. } => self.stt = stt,
+                Command::OpenStt { stt, provider } => {
+                    self.stt = stt;
+                    if provider > 0 {
+                        self.note(format!("opens recogniser {provider}"));
+                    }
+                }
+                Command::OpenTts { voice } if voice > 0 => self.note(format!("opens voice {voice}")),
                 Command::Ask { ask, messages, provider } => {
                     self.ask = ask;
                     if provider > 0 {
@@ -231,6 +239,10 @@ impl Bed {
                 self.voices_dead = false;
             }
             RecogniserFails(may_pass) => self.tell(Input::SttFailed { stt, may_pass }),
+            OpensBadly => {
+                self.tell(Input::SttOpened { stt });
+                self.tell(Input::SttFailed { stt, may_pass: true });
+            }
             MediaLost => {
                 self.playing_since = None;
                 self.tell(Input::MediaLost);
@@ -671,5 +683,105 @@ fn lost_media_comes_back_where_it_broke() {
             Caller: When do you open?
             Agent: We are open from nine to five.
             asked 1 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn a_model_that_breaks_off_every_time_is_left_for_the_next() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Begins("We ")),
+            (2_150, ModelFails(true)),
+            (2_200, Begins("We ")),
+            (2_250, ModelFails(true)),
+            (2_300, Writes("At nine.")),
+            (4_000, Waits),
+        ],
+        expect![[r#"
+              2250 asks model 1
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: At nine.
+            asked 3 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn a_recogniser_that_opens_and_dies_every_time_is_left_for_the_next() {
+    let two = CallPlan { stt: vec!["s".into(), "t".into()], ..plan() };
+    check_with(
+        two,
+        &[(1_000, OpensBadly), (1_100, OpensBadly), (1_200, OpensBadly), (1_300, OpensBadly), (4_000, Waits)],
+        expect![[r#"
+              1100 opens recogniser 1
+              1200 opens recogniser 1
+              3560 hangs up
+            Agent: Ada's, hello.
+            Agent: I am sorry, something went wrong on our side.
+            ProvidersFailed
+            asked 0 times, last with: "#]],
+    );
+}
+
+#[test]
+fn a_voice_that_breaks_off_every_time_is_left_for_the_next() {
+    let two = CallPlan { tts: vec!["v".into(), "w".into()], ..plan() };
+    let mut bed = Bed::new(two);
+    bed.tell(Input::Connected);
+    bed.until(1_000);
+    bed.act(&Says("When do you open?"));
+    bed.voices_dead = true;
+    bed.act(&Writes("We open at nine."));
+    for reply in [ReplyId(2), ReplyId(3)] {
+        bed.tell(Input::Synthesized { reply, ms: 200, done: false });
+        bed.tell(Input::TtsFailed { voice: 0, may_pass: true });
+    }
+    assert_eq!(bed.story, ["  1000 opens voice 1"]);
+}
+
+#[test]
+fn a_model_that_breaks_off_in_mid_answer_is_gone_on_for() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Begins("We open at nine. On Sundays ")),
+            (2_500, ModelFails(false)),
+            (2_600, Writes("On Sundays we are closed.")),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+              2500 asks model 1
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We open at nine.
+            Agent: On Sundays we are closed.
+            asked 2 times, last with: agent Ada's, hello. | user When do you open? | agent We open at nine. | user (The line to you broke after your last words, which the caller has heard. Go on from there without repeating them.)"#]],
+    );
+}
+
+#[test]
+fn a_model_that_breaks_off_before_it_is_heard_is_asked_again() {
+    check(
+        &[
+            (1_000, Starts),
+            (1_500, Interim("When do you open")),
+            (2_000, Stops),
+            (2_010, Begins("We open at nine. On Sundays ")),
+            (2_020, ModelFails(true)),
+            (2_050, Says("When do you open?")),
+            (2_300, Writes("At nine.")),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+
+        Agent: Ada's, hello.
+        Caller: When do you open?
+        Agent: At nine.
+        asked 2 times, last with: agent Ada's, hello. | user When do you open"#]],
     );
 }

@@ -24,6 +24,9 @@ const FILLER_AGAIN_MS: u32 = 5_000;
 const SETTLED_WITHIN_MS: u32 = 400;
 /// What the model is told when it writes the greeting.
 const GREET: &str = "(The call has just been connected. Greet the caller in one or two short sentences.)";
+/// What a model is told when another broke off in the middle of what the caller has heard.
+const GO_ON: &str = "(The line to you broke after your last words, which the caller has heard. Go on from there without \
+    repeating them.)";
 
 /// The moments of one turn: the waterfall of its latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -213,7 +216,10 @@ pub(super) struct Answer {
     /// It waits for tools before it goes on.
     waits: bool,
     rounds: u8,
+    asks: u8,
     ran_tools: bool,
+    /// A model broke off in the middle of what the caller has begun to hear: the next one goes on with it.
+    goes_on: bool,
     next_filler_at: CallTime,
     fillers: usize,
     timing: TurnTiming,
@@ -226,8 +232,8 @@ struct Asking {
     /// When it was asked, or the last token came.
     heard_at: CallTime,
     any: bool,
-    /// Something of it was given to the voice: it is not asked again.
-    spoken: bool,
+    /// Something of it has been heard: asking for the same again would say it twice.
+    heard: bool,
     /// The reply it writes, once it has written something.
     reply: Option<ReplyId>,
 }
@@ -306,6 +312,7 @@ impl Call {
         }
         self.ear.heard_to_ms = end_ms;
         self.ear.eager = false;
+        self.recogniser_heard(&text);
         self.guessed(&text, out);
     }
 
@@ -314,6 +321,7 @@ impl Call {
             self.dropped += 1;
             return;
         }
+        self.recogniser_heard(&text);
         let known =
             end_ms <= self.ear.settled_ms || (end_ms <= self.ear.covered_ms && self.ear.answered.is_none());
         if known && !text.trim().is_empty() {
@@ -352,9 +360,16 @@ impl Call {
             return;
         }
         self.ear.eager = true;
+        self.recogniser_heard(&text);
         self.guessed(&text, out);
         if !self.ear.speaking || words::finished(&self.ear.text()) == Finished::Complete {
             self.start_ahead(out);
+        }
+    }
+
+    fn recogniser_heard(&mut self, text: &str) {
+        if !text.trim().is_empty() {
+            self.providers.stt_works();
         }
     }
 
@@ -680,7 +695,9 @@ impl Call {
             requests: Vec::new(),
             waits: !self.tools.is_empty(),
             rounds: 0,
+            asks: 0,
             ran_tools: false,
+            goes_on: false,
             next_filler_at: CallTime::ZERO,
             fillers: 0,
             timing,
@@ -693,16 +710,22 @@ impl Call {
 
     /// Asks the model for the (next part of the) answer.
     fn ask(&mut self, out: &mut Out) {
-        let ask = self.next_ask.next();
         let Some(answer) = &mut self.answer else { return };
+        if answer.asks >= limits::ASKS_PER_ANSWER {
+            self.give_up(out);
+            return;
+        }
+        let ask = self.next_ask.next();
+        answer.asks += 1;
         answer.waits = false;
         answer.requests.clear();
-        answer.asking = Some(Asking { ask, heard_at: self.now, any: false, spoken: false, reply: None });
+        answer.asking = Some(Asking { ask, heard_at: self.now, any: false, heard: false, reply: None });
         let greets = answer.basis.is_empty() && self.plan.greeting == Greeting::Written;
-        let says = match (answer.released, greets) {
-            (_, true) => Some(GREET),
-            (true, false) => None,
-            (false, false) => Some(answer.basis.as_str()),
+        let says = match answer.released {
+            _ if answer.goes_on => Some(GO_ON),
+            _ if greets => Some(GREET),
+            true => None,
+            false => Some(answer.basis.as_str()),
         };
         let messages =
             self.history.messages(&self.plan.instructions, &self.replies, &answer.replies, self.now, says);
@@ -749,10 +772,7 @@ impl Call {
         if let Some(asking) = &answer.asking {
             out.push(Command::CancelAsk { ask: asking.ask });
             if let Some(id) = asking.reply {
-                if let Some(reply) = self.reply_mut(id) {
-                    reply.text.truncate(reply.given);
-                }
-                self.finish_writing(id, out);
+                self.write_no_more(id, out);
             }
         }
         let held: Vec<ReplyId> = self.replies.iter().filter(|r| r.held).map(|r| r.id).collect();
@@ -795,7 +815,6 @@ impl Call {
             }
         };
         answer.asking = Some(asking);
-        self.providers.llm_works();
         let Some(reply) = self.reply_mut(id) else { return };
         if reply.write(text) {
             self.ask_done(ask, out);
@@ -803,10 +822,6 @@ impl Call {
             return;
         }
         self.give(id, out);
-        let given = self.reply_mut(id).is_some_and(|r| r.given > 0);
-        if let Some(asking) = self.answer.as_mut().and_then(|a| a.asking.as_mut()) {
-            asking.spoken |= given;
-        }
     }
 
     pub(super) fn tool_wanted(&mut self, ask: AskId, request: ToolRequest) {
@@ -834,7 +849,9 @@ impl Call {
             return;
         }
         answer.asking = None;
+        answer.goes_on = false;
         let requests = if answer.released { std::mem::take(&mut answer.requests) } else { Vec::new() };
+        self.providers.llm_works();
         if let Some(id) = written {
             self.finish_writing(id, out);
         }
@@ -903,19 +920,14 @@ impl Call {
         };
         let Some(asking) = answer.asking.take() else { return };
         answer.requests.clear();
-        if let Some(id) = asking.reply.filter(|_| asking.spoken) {
-            // Asking again would say it twice: what has been spoken stands, as far as whole clauses go.
-            if let Some(reply) = self.reply_mut(id) {
-                reply.text.truncate(reply.given);
-            }
-            self.finish_writing(id, out);
-            return;
-        }
-        if let Some(id) = asking.reply {
-            self.discard_reply(id, out);
-            if let Some(answer) = &mut self.answer {
+        answer.goes_on |= asking.heard;
+        match asking.reply {
+            Some(id) if asking.heard => self.write_no_more(id, out),
+            Some(id) => {
                 answer.replies.retain(|r| *r != id);
+                self.discard_reply(id, out);
             }
+            None => {}
         }
         let left = self.llm_failed(may_pass);
         let released = self.answer.as_ref().is_some_and(|a| a.released);
@@ -925,6 +937,7 @@ impl Call {
             self.give_up(out);
         } else {
             self.answer = None;
+            self.ear.thrown_away = self.ear.thrown_away.saturating_add(1);
         }
     }
 
@@ -961,11 +974,22 @@ impl Call {
         }
     }
 
+    /// A filler made way before it had any sound: if what it made way for comes to nothing, the wait is still to be filled.
+    pub(super) fn filler_was_mute(&mut self) {
+        if let Some(answer) = &mut self.answer {
+            answer.next_filler_at = self.now;
+        }
+    }
+
     /// A reply has begun to be heard.
-    pub(super) fn time_answer(&mut self, id: ReplyId, first_audio: Option<CallTime>, out: &mut Out) {
-        let Some(answer) = self.answer.as_mut().filter(|a| a.replies.contains(&id) && !a.timed) else {
+    pub(super) fn answer_heard(&mut self, id: ReplyId, first_audio: Option<CallTime>, out: &mut Out) {
+        let Some(answer) = self.answer.as_mut().filter(|a| a.replies.contains(&id)) else { return };
+        if let Some(asking) = answer.asking.as_mut().filter(|a| a.reply == Some(id)) {
+            asking.heard = true;
+        }
+        if answer.timed {
             return;
-        };
+        }
         answer.timed = true;
         answer.timing.first_audio = first_audio.unwrap_or(self.now);
         answer.timing.playout = self.now;

@@ -1,7 +1,7 @@
 //! What the caller said and the recogniser settled reaches the model and the transcript once: nothing is lost, nothing is
 //! doubled.
 
-use super::{Checker, Seen};
+use super::{Checker, Seen, said};
 use crate::world::{Scene, words};
 use offhook_core::ChatMessage;
 use offhook_core::call::{Command, Input, Line, Speaker, SttId};
@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A final that comes so late may belong to a turn that was answered by its interim.
 const LATE_FINAL_MS: u32 = 800;
-/// What the model is told when nobody has spoken yet begins so.
-const STAGE_DIRECTION: char = '(';
 
 #[derive(Debug, Default)]
 pub(super) struct CallerWords {
@@ -112,13 +110,6 @@ impl CallerWords {
             1 if ahead => Ok(()),
             _ => Err(format!("the model is told turns that were not noted: {:?}", &told[next..])),
         }
-    }
-}
-
-fn said(message: &ChatMessage) -> Option<&str> {
-    match message {
-        ChatMessage::User { text } if !text.starts_with(STAGE_DIRECTION) || text.starts_with("(pressed") => Some(text),
-        _ => None,
     }
 }
 

@@ -1,9 +1,8 @@
 //! A head start costs no more than it may: of the answers begun before a turn is over few are thrown away, and a caller who goes
 //! on after all does not make the model be asked without end.
 
-use super::{Checker, Seen};
+use super::{Checker, Seen, said};
 use crate::world::Scene;
-use offhook_core::ChatMessage;
 use offhook_core::call::{Command, Speaker};
 use offhook_core::limits;
 
@@ -31,17 +30,14 @@ impl Checker for HeadStart {
                 self.ahead = None;
             }
             Seen::Order(Command::Ask { messages, .. }) => {
-                let Some(ChatMessage::User { text }) = messages.last() else { return Ok(()) };
+                let Some(text) = messages.last().and_then(said) else { return Ok(()) };
                 let failed = scene.asks.last().is_some_and(|a| a.failed || a.node != scene.node);
-                if text.starts_with("(The call") {
-                    return Ok(());
-                }
-                let turn = messages.iter().filter(|m| matches!(m, ChatMessage::User { .. })).count();
+                let turn = messages.iter().filter(|m| said(m).is_some()).count();
                 if turn != self.turn || failed {
                     *self = HeadStart { turn, ..HeadStart::default() };
                 }
                 self.begun += 1;
-                self.thrown_away += u32::from(self.ahead.replace(text.clone()).is_some());
+                self.thrown_away += u32::from(self.ahead.replace(text.to_string()).is_some());
             }
             _ => return Ok(()),
         }

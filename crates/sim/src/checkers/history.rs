@@ -1,7 +1,7 @@
 //! Nothing that was not heard is taken to have been said: neither in the transcript, nor in what the model is told, nor in the
 //! record; and all of it in the order in which it was heard.
 
-use super::{Checker, Seen};
+use super::{Checker, Seen, said};
 use crate::world::{Scene, Speech};
 use offhook_core::ChatMessage;
 use offhook_core::call::{Command, Line, Speaker};
@@ -56,7 +56,7 @@ fn was_heard(scene: &Scene, speech: &Speech, text: &str) -> bool {
 
 /// The model is told what was heard, and of the answer it is still writing what it wrote.
 fn told(scene: &Scene, messages: &[ChatMessage]) -> Result<(), String> {
-    let turn = messages.iter().rposition(|m| matches!(m, ChatMessage::User { .. })).unwrap_or_default();
+    let turn = messages.iter().rposition(|m| said(m).is_some()).unwrap_or_default();
     let heard = in_order_of_hearing(scene);
     let mut next = 0;
     for (place, message) in messages.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Limits hold: length of replies, size of what a model is shown, rounds of tools, duration of the call.
 
-use super::{Checker, Seen};
+use super::{Checker, Seen, said};
 use crate::world::Scene;
 use offhook_core::call::{CallTime, Command, Input};
 use offhook_core::{ChatMessage, limits};
@@ -37,7 +37,7 @@ impl Checker for Limits {
                 }
             }
             Seen::Order(Command::Ask { messages, .. }) => {
-                let turn = messages.iter().rposition(|m| matches!(m, ChatMessage::User { .. }));
+                let turn = messages.iter().rposition(|m| said(m).is_some());
                 let rounds = messages[turn.unwrap_or_default()..]
                     .iter()
                     .filter(|m| matches!(m, ChatMessage::Agent { tools, .. } if !tools.is_empty()))

@@ -2,6 +2,7 @@
 //! They know the truth of the scene, not the inside of the machine.
 
 use crate::world::Scene;
+use offhook_core::ChatMessage;
 use offhook_core::call::{Command, EndedReason, Input, Line};
 
 /// What a checker is shown, in order.
@@ -52,6 +53,19 @@ trait Checker {
     fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String>;
 }
 
+/// What the model is told when it greets or goes on, rather than answers, begins so; so do keys.
+const STAGE_DIRECTION: char = '(';
+
+/// The caller's words in a message.
+fn said(message: &ChatMessage) -> Option<&str> {
+    match message {
+        ChatMessage::User { text } if !text.starts_with(STAGE_DIRECTION) || text.starts_with("(pressed") => {
+            Some(text)
+        }
+        _ => None,
+    }
+}
+
 macro_rules! checkers {
     ($($name:ident: $kind:ident,)*) => {
         $(mod $name;)*
@@ -88,5 +102,6 @@ checkers! {
     filler: Filler,
     limits: Limits,
     head_start: HeadStart,
+    fallback: Fallback,
     timing: Timing,
 }

@@ -1,6 +1,6 @@
 //! A tool is run once for a request, only when the turn it belongs to is over, and the model is told its one result.
 
-use super::{Checker, Seen};
+use super::{Checker, Seen, said};
 use crate::world::{Asked, Scene, TOOL_TIMEOUT_MS};
 use offhook_core::call::{Command, Input, Speaker};
 use offhook_core::{ChatMessage, limits};
@@ -59,11 +59,8 @@ impl Tools {
         if asked.cancelled {
             return Err(format!("{name} {arguments} is run for a request that was cancelled"));
         }
-        let said = asked.messages.iter().rev().find_map(|m| match m {
-            ChatMessage::User { text } => Some(text),
-            _ => None,
-        });
-        if said.is_some_and(|text| *text != self.turn && !text.starts_with("(The call")) {
+        let said = asked.messages.iter().rev().find_map(said);
+        if said.is_some_and(|text| *text != self.turn) {
             return Err(format!("{name} {arguments} is run before the turn is over: {said:?}"));
         }
         let runs = self.runs.entry(arguments.to_string()).or_default();

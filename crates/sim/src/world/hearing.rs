@@ -1,7 +1,7 @@
 //! The voice detector and the recogniser: what the machine is told of the sounds that the caller makes. They know sounds
 //! and words with their moments; they do not know what the caller means.
 
-use super::options::EndStyle;
+use super::options::{Condition, EndStyle};
 use super::scene::Word;
 use super::{Event, Fact, World};
 use offhook_core::call::{CallTime, Input, SttId};
@@ -24,6 +24,7 @@ pub(super) struct Hearing {
     session: u32,
     open: bool,
     stalled: bool,
+    condition: Condition,
     /// The session's clock starts where media had flowed for so long.
     began_ms: u64,
     /// The first word that is not settled.
@@ -93,8 +94,9 @@ impl World<'_> {
 
     // ---- the recogniser ----------------------------------------------------------------------------------------
 
-    pub(super) fn open_stt(&mut self, stt: SttId) {
+    pub(super) fn open_stt(&mut self, stt: SttId, provider: u8) {
         self.scene.stt = Some(stt);
+        self.hearing.condition = self.scene.options.providers.stt[usize::from(provider)];
         self.hearing.session += 1;
         self.hearing.open = false;
         self.hearing.stalled = false;
@@ -110,11 +112,8 @@ impl World<'_> {
         }
         let Some(stt) = self.scene.stt else { return };
         let rate = self.scene.options.hearing.opens_badly;
-        if self.fault(rate) {
-            self.scene.faults.hearing = Some(self.scene.now);
-            let may_pass = self.dice.happens(500);
-            self.hearing.session += 1;
-            self.deliver(Fact::Ours, Input::SttFailed { stt, may_pass });
+        if self.hearing.condition == Condition::Dead || self.fault(rate) {
+            self.stt_fails();
             return;
         }
         self.hearing.open = true;
@@ -122,6 +121,10 @@ impl World<'_> {
         self.hearing.began_ms = self.flowed_ms(self.scene.now);
         self.hearing.pending = self.scene.words.partition_point(|w| w.start < self.scene.now);
         self.deliver(Fact::Ours, Input::SttOpened { stt });
+        if self.hearing.condition == Condition::BreaksOff {
+            let at = self.scene.now.plus_ms(self.dice.between(10, 600));
+            self.agenda.plan(at, Event::SttDies(session));
+        }
     }
 
     /// The caller will speak these words: plans what the recogniser will say of them.
@@ -157,14 +160,19 @@ impl World<'_> {
     }
 
     pub(super) fn stt_dies(&mut self, session: u32) {
-        if session == self.hearing.session && self.scene.media {
-            self.scene.faults.hearing = Some(self.scene.now);
-            self.hearing.session += 1;
-            self.hearing.open = false;
-            let may_pass = self.dice.happens(600);
-            if let Some(stt) = self.scene.stt {
-                self.deliver(Fact::Ours, Input::SttFailed { stt, may_pass });
-            }
+        let dies = self.scene.media || self.hearing.condition == Condition::BreaksOff;
+        if session == self.hearing.session && dies {
+            self.stt_fails();
+        }
+    }
+
+    fn stt_fails(&mut self) {
+        self.scene.faults.hearing = Some(self.scene.now);
+        self.hearing.session += 1;
+        self.hearing.open = false;
+        let may_pass = self.dice.happens(600);
+        if let Some(stt) = self.scene.stt {
+            self.deliver(Fact::Ours, Input::SttFailed { stt, may_pass });
         }
     }
 

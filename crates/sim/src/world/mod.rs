@@ -16,6 +16,7 @@ mod tool;
 mod voice;
 pub mod words;
 
+pub(crate) use options::Condition;
 pub use options::Options;
 pub use plant::Plant;
 pub use scene::{Asked, ESTIMATE_MS, Faults, Scene, Span, Speech, ToolUse, Word};
@@ -584,12 +585,12 @@ impl<'t> World<'t> {
 
     fn execute(&mut self, command: Command) {
         match command {
-            Command::OpenStt { stt, .. } => self.open_stt(stt),
+            Command::OpenStt { stt, provider } => self.open_stt(stt, provider),
             Command::Finalize { stt } => self.finalize(stt),
             Command::OpenTts { voice } => self.open_tts(voice),
-            Command::Ask { ask, messages, .. } => {
+            Command::Ask { ask, provider, messages } => {
                 self.stats.asks += 1;
-                self.ask(ask, &messages);
+                self.ask(ask, provider, &messages);
             }
             Command::CancelAsk { ask } => self.cancel_ask(ask),
             Command::Speak { reply, text, .. } => self.speak(reply, &text),

@@ -1,6 +1,7 @@
 //! The language models: they read the last thing said, answer in tokens, and want tools. They do not know whether anybody
 //! hears the answer.
 
+use super::options::Condition;
 use super::scene::{Asked, Ends};
 use super::{Event, Fact, World, words};
 use offhook_core::call::{AskId, Input};
@@ -14,10 +15,11 @@ const SLOW_MS: u32 = 2_500;
 const ENDLESS_BYTES: usize = 20_000;
 
 impl World<'_> {
-    pub(super) fn ask(&mut self, ask: AskId, messages: &Arc<[ChatMessage]>) {
+    pub(super) fn ask(&mut self, ask: AskId, provider: u8, messages: &Arc<[ChatMessage]>) {
         let mut asked = Asked {
             node: self.scene.node,
             ask,
+            provider,
             messages: messages.clone(),
             at: self.scene.now,
             text: String::new(),
@@ -40,7 +42,11 @@ impl World<'_> {
             self.scene.faults.model = Some(self.scene.now);
             wait_ms += SLOW_MS;
         }
-        if self.fault(fails_early) {
+        let condition = self.scene.options.providers.llm[usize::from(provider)];
+        if condition != Condition::Works {
+            let begins = condition == Condition::BreaksOff && !asked.text.is_empty();
+            asked.ends = Ends::FailsAt(usize::from(begins));
+        } else if self.fault(fails_early) {
             asked.ends = Ends::FailsAt(0);
         } else if self.fault(stalls_early) {
             asked.ends = Ends::StallsAt(0);
@@ -68,12 +74,13 @@ impl World<'_> {
             ChatMessage::User { text } => Some(text.as_str()),
             _ => None,
         });
+        let goes_on = said.is_some_and(|t| t.starts_with("(The line"));
         let farewell = said.is_some_and(words::is_farewell);
         let greets = asked.messages.len() == 2 && said.is_some_and(|t| t.starts_with('('));
         let o = &self.scene.options.model;
         let (tools, many, bad, dtmf, hangs_up, questions) =
             (o.tools, o.many_tools, o.bad_tools, o.sends_dtmf, o.hangs_up, o.questions);
-        if !after_tools && !greets {
+        if !after_tools && !greets && !goes_on {
             if farewell || self.dice.happens(hangs_up) {
                 if self.dice.happens(600) {
                     let word = self.agent_word();

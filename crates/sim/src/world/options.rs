@@ -15,6 +15,7 @@ pub struct Options {
     pub(crate) voice: VoiceOptions,
     pub(crate) tool: ToolOptions,
     pub(crate) node: NodeOptions,
+    pub(crate) providers: ProviderOptions,
     /// After this moment nothing fails any more.
     pub(crate) calm_at_ms: u32,
 }
@@ -172,6 +173,28 @@ pub(crate) struct ToolOptions {
     pub(crate) repeats: u32,
 }
 
+/// Providers that do not work during the whole call, by their place in the plan.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ProviderOptions {
+    pub(crate) stt: [Condition; PROVIDERS],
+    pub(crate) llm: [Condition; PROVIDERS],
+    pub(crate) tts: [Condition; PROVIDERS],
+}
+
+/// Providers of one kind at most.
+pub(crate) const PROVIDERS: usize = 3;
+
+/// What a provider can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Condition {
+    #[default]
+    Works,
+    /// It fails at once.
+    Dead,
+    /// It begins well, and breaks off every time.
+    BreaksOff,
+}
+
 /// The node that the call runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeOptions {
@@ -243,12 +266,31 @@ impl Options {
                 lost_lines: d.between(0, 3),
                 never_reconnects: false,
             },
+            providers: ProviderOptions::default(),
             calm_at_ms: d.between(15_000, 60_000),
         };
         if faulty {
             options.add_faults(d);
+            // A stream of its own, so that what other seeds stand for stays as it is.
+            options.break_providers(&mut Dice::new(seed, 2));
         }
         options
+    }
+
+    fn break_providers(&mut self, d: &mut Dice) {
+        if !d.happens(150) {
+            return;
+        }
+        let kind = match d.between(0, 2) {
+            0 => &mut self.providers.stt,
+            1 => &mut self.providers.llm,
+            _ => &mut self.providers.tts,
+        };
+        for condition in kind {
+            if d.happens(700) {
+                *condition = *d.pick(&[Condition::Dead, Condition::BreaksOff]);
+            }
+        }
     }
 
     fn add_faults(&mut self, d: &mut Dice) {
@@ -392,6 +434,7 @@ impl fmt::Display for Options {
         writeln!(f, "voice   {:?}", self.voice)?;
         writeln!(f, "tool    {:?}", self.tool)?;
         writeln!(f, "node    {:?}", self.node)?;
+        writeln!(f, "{:?}", self.providers)?;
         write!(f, "calm after {} ms", self.calm_at_ms)
     }
 }

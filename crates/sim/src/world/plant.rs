@@ -46,6 +46,8 @@ pub enum Plant {
     Wasteful,
     /// A reply is longer than the limit.
     Endless,
+    /// The first provider of each kind is used for ever.
+    NeverFallsBack,
     /// Turns are timed wrongly.
     WrongTimes,
     /// The log forgets an input.
@@ -72,6 +74,7 @@ impl Plant {
         (Plant::LateFiller, "filler"),
         (Plant::Wasteful, "head_start"),
         (Plant::Endless, "limits"),
+        (Plant::NeverFallsBack, "fallback"),
         (Plant::WrongTimes, "timing"),
         (Plant::ForgetfulLog, "replay"),
     ];
@@ -211,6 +214,15 @@ impl Planted {
                         let ask = AskId(ask.0 + more);
                         out.push(Command::Ask { ask, provider, messages: messages.clone() });
                         out.push(Command::CancelAsk { ask });
+                    }
+                }
+            }
+            Plant::NeverFallsBack => {
+                for command in out {
+                    match command {
+                        Command::OpenStt { provider, .. } | Command::Ask { provider, .. } => *provider = 0,
+                        Command::OpenTts { voice } | Command::Speak { voice, .. } => *voice = 0,
+                        _ => {}
                     }
                 }
             }

@@ -115,7 +115,8 @@ pub struct Speech {
     pub(super) told_ms: u32,
     pub(super) session: u32,
     pub(super) anchored: usize,
-    pub(super) stalled: bool,
+    /// Its voice makes no audio and does not say so.
+    pub stalled: bool,
     pub(super) working: bool,
 }
 
@@ -170,6 +171,8 @@ pub struct Asked {
     pub node: u16,
     /// The machine's name for it.
     pub ask: AskId,
+    /// Which model of the plan was asked.
+    pub provider: u8,
     /// What it was shown.
     pub messages: Arc<[ChatMessage]>,
     /// When.

@@ -1,13 +1,15 @@
 //! The voices: text becomes audio faster than it is spoken, and some of them tell how far they are. They do not know
 //! whether anybody listens.
 
-use super::options::Anchors;
+use super::options::{Anchors, Condition};
 use super::scene::{Span, Speech};
 use super::{Event, Fact, World};
 use offhook_core::call::{Anchor, CallTime, Input, ReplyId};
 
 /// A breath after a clause.
 const BREATH_MS: u32 = 90;
+/// A voice that breaks off does so after so much audio.
+const BREAKS_OFF_MS: u32 = 200;
 /// How much longer than usual a slow voice takes to begin.
 const SLOW_MS: u32 = 1_500;
 
@@ -25,6 +27,14 @@ impl World<'_> {
         self.voice.session += 1;
         self.voice.number = voice;
         self.voice.dead = false;
+        if self.voice_condition() == Condition::Dead {
+            let at = self.scene.now.plus_ms(self.dice.between(20, 200));
+            self.agenda.plan(at, Event::VoiceFails(self.voice.session));
+        }
+    }
+
+    fn voice_condition(&self) -> Condition {
+        self.scene.options.providers.tts[usize::from(self.voice.number)]
     }
 
     pub(super) fn new_speech(&mut self, reply: ReplyId) {
@@ -178,6 +188,9 @@ impl World<'_> {
         self.run_line();
         if told {
             self.deliver(Fact::Ours, Input::Synthesized { reply, ms, done: complete });
+        }
+        if self.voice_condition() == Condition::BreaksOff && ms >= BREAKS_OFF_MS {
+            self.voice_fails(session);
         }
     }
 
