@@ -17,6 +17,7 @@ on_both![a_stranger_sees_and_changes_nothing, a_sibling_workspace_shares_only_wh
 
 /// Functions without a scope: each says in its documentation that it is the system's own, or takes a lease, which is as good.
 const WITHOUT_SCOPE: &[&str] = &[
+    "answering_agents",
     "append_events",
     "call_answered",
     "claim_expired",
