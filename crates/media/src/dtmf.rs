@@ -179,18 +179,25 @@ impl Default for Keying {
 
 /// A character that is on no telephone's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a key; the keys are 0-9, A-D, * and #")]
+#[error("{0:?} is not a key; the keys are 0-9, A-D, * and #, and w to wait")]
 pub struct NotAKey(pub char);
 
 /// Peak of each tone, low and high: -9 and -7 dB below full scale, the high one louder for the line's losses.
 const LOW_PEAK: f32 = 11_626.0;
 const HIGH_PEAK: f32 = 14_636.0;
 
-/// The tones of `digits` at 8 kHz, each followed by its silence.
+/// How long `w` waits among keys.
+const WAIT_MS: u32 = 500;
+
+/// The tones of `digits` at 8 kHz, each followed by its silence; `w` is half a second of silence.
 pub fn tones(digits: &str, keying: Keying) -> Result<Vec<i16>, NotAKey> {
     let samples = |ms: u32| ms as usize * LINE_RATE_HZ as usize / 1_000;
     let mut pcm = vec![];
     for digit in digits.chars() {
+        if digit == 'w' {
+            pcm.resize(pcm.len() + samples(WAIT_MS), 0);
+            continue;
+        }
         let key = KEYS.iter().position(|key| *key == digit.to_ascii_uppercase()).ok_or(NotAKey(digit))?;
         let (row_hz, column_hz) = (ROWS_HZ[key / 4], COLUMNS_HZ[key % 4]);
         pcm.extend((0..samples(keying.on_ms)).map(|index| {
@@ -209,6 +216,14 @@ mod tests {
     use super::*;
 
     const ALL: &str = "0123456789ABCD*#";
+
+    #[test]
+    fn a_wait_among_keys_is_silence() {
+        let keying = Keying::default();
+        let (plain, waiting) = (tones("12#", keying).unwrap(), tones("1w2#", keying).unwrap());
+        assert_eq!(waiting.len() - plain.len(), WAIT_MS as usize * 8);
+        assert_eq!(found(&waiting), "12#");
+    }
 
     fn found(pcm: &[i16]) -> String {
         let (mut detector, mut out) = (Detector::new(), vec![]);
