@@ -1,7 +1,7 @@
 //! What an agent can do besides talking: how it is offered to a model, and how it is carried out. It does not know the call.
 
+use offhook_core::ToolSpec;
 use offhook_core::call::{Ability, AbilityKind};
-use offhook_core::{Pii, ToolSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -62,43 +62,28 @@ impl AbilityConfig {
     }
 }
 
-/// One use of an ability, for the record.
-#[derive(Clone, Debug)]
-pub struct Used {
-    /// The ability's name.
-    pub name: String,
-    /// What the model asked for.
-    pub arguments: Pii<String>,
-    /// What came back, also when it is an error.
-    pub result: Pii<String>,
-    /// Whether it is an error.
-    pub failed: bool,
-}
-
 /// Carries out what the call leaves to the outside.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Abilities;
 
 impl Abilities {
-    /// Uses an ability once. Arguments are a JSON object by then.
-    pub async fn run(self, name: String, arguments: String) -> Used {
-        let outcome = match name.as_str() {
+    /// Uses an ability once. Arguments are a JSON object by then. What comes back is for the model; an error begins with `error:`.
+    pub async fn run(self, name: String, arguments: String) -> String {
+        match name.as_str() {
             "take_message" => take_message(&arguments),
-            _ => Err("error: this ability is not available".to_owned()),
-        };
-        let failed = outcome.is_err();
-        let result = outcome.unwrap_or_else(|error| error);
-        Used { name, arguments: Pii::new(arguments), result: Pii::new(result), failed }
+            _ => "error: this ability is not available".to_owned(),
+        }
     }
 }
 
 /// The message is kept as the arguments of this use, which is stored with the conversation.
-fn take_message(arguments: &str) -> Result<String, String> {
-    let value: Value =
-        serde_json::from_str(arguments).map_err(|_| "error: the arguments are not JSON".to_owned())?;
+fn take_message(arguments: &str) -> String {
+    let Ok(value) = serde_json::from_str::<Value>(arguments) else {
+        return "error: the arguments are not JSON".into();
+    };
     match value["message"].as_str().map(str::trim) {
-        Some(message) if !message.is_empty() => Ok("ok, the message is kept".into()),
-        _ => Err("error: `message` is missing: ask the caller what to pass on".into()),
+        Some(message) if !message.is_empty() => "ok, the message is kept".into(),
+        _ => "error: `message` is missing: ask the caller what to pass on".into(),
     }
 }
 
@@ -109,10 +94,10 @@ mod tests {
     #[tokio::test]
     async fn a_message_without_words_is_asked_for_again() {
         let run = |arguments: &str| Abilities.run("take_message".into(), arguments.into());
-        assert!(!run(r#"{"name":"Ada","message":"Call me back"}"#).await.failed);
-        let used = run(r#"{"name":"Ada","message":" "}"#).await;
-        assert!(used.failed && used.result.expose().contains("ask the caller"));
-        assert!(Abilities.run("fly".into(), "{}".into()).await.failed);
+        assert!(run(r#"{"name":"Ada","message":"Call me back"}"#).await.starts_with("ok"));
+        let result = run(r#"{"name":"Ada","message":" "}"#).await;
+        assert!(result.starts_with("error:") && result.contains("ask the caller"), "{result}");
+        assert!(Abilities.run("fly".into(), "{}".into()).await.starts_with("error:"));
     }
 
     #[test]

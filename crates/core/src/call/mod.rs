@@ -407,6 +407,8 @@ pub enum EndedReason {
     Ordered,
     /// The carrier ended it.
     CarrierHungUp,
+    /// A fault of Offhook's own; the caller heard an apology.
+    OffhookFailed,
 }
 
 /// Why the machine wants to be woken.

@@ -92,6 +92,24 @@ impl Place {
         }
     }
 
+    /// Takes the database away from the process, and gives it back.
+    pub async fn cut_off(&self, away: bool) {
+        if self.is_sqlite() {
+            let (here, there) = (self.folder.path().join("offhook.db"), self.folder.path().join("away.db"));
+            let (from, to) = if away { (here, there) } else { (there, here) };
+            return std::fs::rename(from, to).unwrap();
+        }
+        let (server, name) = self.database.rsplit_once('/').unwrap();
+        let admin = sea_orm::Database::connect(format!("{server}/postgres")).await.unwrap();
+        admin
+            .execute_unprepared(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {}", !away))
+            .await
+            .unwrap();
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        admin.execute_unprepared(&end).await.unwrap();
+        admin.close().await.unwrap();
+    }
+
     /// The command on this installation.
     fn offhook(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
@@ -190,6 +208,25 @@ impl House {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// The first that the API lists of a kind and that fits.
+    pub async fn item(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let listed = self.get(path).await;
+        listed["items"].as_array().unwrap().iter().find(|item| fits(item)).unwrap().clone()
+    }
+
+    /// Changes something by the API.
+    pub async fn change(&self, path: &str, change: Value) {
+        let url = format!("http://{}{path}", self.door.address);
+        let asked = self.http.patch(&url).bearer_auth(&self.key).json(&change);
+        asked.send().await.unwrap().error_for_status().unwrap();
+    }
+
+    /// Removes something by the API.
+    pub async fn delete(&self, path: &str) {
+        let url = format!("http://{}{path}", self.door.address);
+        self.http.delete(&url).bearer_auth(&self.key).send().await.unwrap().error_for_status().unwrap();
+    }
+
     /// The calls that the API lists.
     pub async fn calls(&self) -> Vec<Value> {
         self.get("/api/calls?limit=100").await["items"].as_array().unwrap().clone()
@@ -231,8 +268,18 @@ impl House {
 
     /// Kills the process without a word, and starts one of this name on the same data.
     pub async fn kill_and_start(&mut self, node: &str) {
+        self.kill().await;
+        self.start(node).await;
+    }
+
+    /// Kills the process without a word.
+    pub async fn kill(&mut self) {
         self.door.leads_to(None);
         self.server.child.kill().await.unwrap();
+    }
+
+    /// Starts a process of this name on the same data, after one that was killed.
+    pub async fn start(&mut self, node: &str) {
         let (server, key) = Server::start(&self.place, &self.door, node).await;
         assert_eq!(key, None, "a key is shown once");
         self.server = server;

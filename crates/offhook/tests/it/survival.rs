@@ -1,6 +1,6 @@
 //! Calls outlive the process that drives them and a database that does not answer.
 
-use crate::house::{GREETING, House, LIMIT, Place};
+use crate::house::{GREETING, House, LIMIT, NUMBER, Place};
 use crate::line::{Caller, words};
 use offhook_sim::carrier::twilio::AfterLoss;
 use offhook_sim::carrier::{Phone, What};
@@ -18,6 +18,10 @@ on_both!(
     a_second_process_of_the_same_name_takes_no_live_call,
     a_lost_socket_is_opened_again_whatever_the_carrier_does,
     a_call_whose_media_never_opens_ends_soon,
+    a_call_that_cannot_be_gone_on_with_ends_with_an_apology,
+    a_call_whose_process_died_before_its_first_line_begins_anew,
+    a_call_goes_on_without_its_number_and_its_token,
+    a_caller_at_a_server_without_its_database_hears_an_apology,
     a_locked_database_does_not_stop_a_call,
     a_call_that_rings_at_a_locked_database_is_answered,
 );
@@ -144,7 +148,9 @@ async fn a_tool_that_a_killed_process_has_used_is_not_used_again(place: Place) {
     let asked = house.first.records();
     let again: Vec<_> = asked[before..].iter().filter(|r| last_from(r).as_deref() == Some("user")).collect();
     assert!(again.is_empty(), "the model was asked to use it once more: {again:#?}");
-    house.kept(&caller.call).await;
+    let kept = house.kept(&caller.call).await;
+    let used = kept.record["tool_calls"].as_array().unwrap();
+    assert!(used.len() == 1 && used[0]["arguments"].as_str().unwrap().contains("Call me back"), "{used:?}");
     house.close().await;
 }
 
@@ -231,6 +237,78 @@ async fn a_call_whose_media_never_opens_ends_soon(place: Place) {
     assert!(house.log().contains("let WebSockets pass"), "the log says what to do");
     let asked = house.carrier.webhooks().into_iter().filter(|hook| hook.url.ends_with("media-over")).count();
     assert!(asked <= 4, "it is not tried for ever: {asked}");
+    house.close().await;
+}
+
+async fn a_call_that_cannot_be_gone_on_with_ends_with_an_apology(place: Place) {
+    let mut house = House::open(place, json!({})).await;
+    let caller = house.ring();
+    caller.greeted().await;
+    house.kill().await;
+    let database = sea_orm::Database::connect(house.place.url()).await.unwrap();
+    let damaged = database.execute_unprepared("UPDATE call_snapshot SET state = 'damaged'").await.unwrap();
+    assert_eq!(damaged.rows_affected(), 1);
+    database.close().await.unwrap();
+    house.start("one").await;
+    caller.until_hung_up_on().await;
+    let apology = |what: &What| matches!(what, What::CarrierSaid { text } if text.contains("sorry"));
+    assert!(caller.phone.history().iter().any(|event| apology(&event.what)), "{:#?}", caller.phone.history());
+    let kept = house.kept(&caller.call).await;
+    assert_eq!((kept.ended_reason.as_str(), kept.lines.len()), ("media_lost", 0), "it does not stay open");
+    house.close().await;
+}
+
+async fn a_call_whose_process_died_before_its_first_line_begins_anew(place: Place) {
+    let mut house = House::open(place, json!({})).await;
+    house.first.program(|program| program.rules = vec![Rule::text("bread", "Our bread is two euros.")]);
+    let caller = house.ring();
+    let opened = |what: &What| matches!(what, What::StreamOpened { .. });
+    caller.until("it is answered", |phone| phone.history().iter().any(|event| opened(&event.what))).await;
+    house.kill_and_start("one").await;
+    connected_again(&caller).await;
+    caller.until_quiet().await;
+    caller.ask("How much is your bread?").await;
+    caller.hang_up().await;
+    let kept = house.kept(&caller.call).await;
+    assert_eq!(kept.of("agent"), [GREETING, "Our bread is two euros."]);
+    let (status, said) = house.offhook(&["replay", &kept.id]).await;
+    assert!(status.success() && said.contains("identical"), "{said}");
+    house.close().await;
+}
+
+async fn a_call_goes_on_without_its_number_and_its_token(place: Place) {
+    let house = House::open(place, json!({})).await;
+    house.first.program(|program| program.rules = vec![Rule::text("bread", "Our bread is two euros.")]);
+    let caller = house.ring();
+    caller.greeted().await;
+    let phone = house.item("/api/connections", |connection| connection["name"] == "phone").await;
+    let number = house.item("/api/phone-numbers", |number| number["e164"] == NUMBER).await;
+    house
+        .change(
+            &format!("/api/connections/{}", phone["id"].as_str().unwrap()),
+            json!({
+                "revision": phone["revision"], "secret": "another token of the same account",
+            }),
+        )
+        .await;
+    house.delete(&format!("/api/phone-numbers/{}", number["id"].as_str().unwrap())).await;
+    caller.call.lose_socket(AfterLoss::Action).unwrap();
+    connected_again(&caller).await;
+    caller.ask("How much is your bread?").await;
+    caller.hang_up().await;
+    assert_eq!(caller.heard(), words(&format!("{GREETING} Our bread is two euros.")));
+    assert_eq!(house.kept(&caller.call).await.ended_reason, "caller_hung_up");
+    house.close().await;
+}
+
+async fn a_caller_at_a_server_without_its_database_hears_an_apology(place: Place) {
+    let house = House::open(place, json!({})).await;
+    house.place.cut_off(true).await;
+    let caller = house.ring();
+    caller.until_hung_up_on().await;
+    let apology = |what: &What| matches!(what, What::CarrierSaid { text } if text.contains("sorry"));
+    assert!(caller.phone.history().iter().any(|event| apology(&event.what)), "{:#?}", caller.phone.history());
+    house.place.cut_off(false).await;
     house.close().await;
 }
 

@@ -1,7 +1,7 @@
 //! A caller at the door, whichever carrier brought them: who talks to them, or what becomes of them instead.
 //! It does not know how any carrier is told.
 
-use super::driver::{self, Beginning, Machine};
+use super::driver::{self, Beginning, Machine, NotStarted};
 use super::plan::{self, NotReady};
 use super::registry::{Handle, Onward, Whose};
 use super::resume::{NotResumed, go_on};
@@ -93,7 +93,13 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
     };
     let (workspace, call) = (target.scope.workspace().clone(), begin.lease.call().clone());
     let machine = Machine::New { plan: Box::new(ready.plan), age: Duration::ZERO };
-    let handle = driver::start(begin, machine, app.around.clone()).unwrap_or_else(|already| already);
+    let handle = match driver::start(begin, machine, app.around.clone()) {
+        Ok(handle) | Err(NotStarted::Driven(handle)) => handle,
+        Err(NotStarted::Broken) => {
+            tracing::error!(call.id = %call, "Call not taken: its machine broke as it began");
+            return Ok(sorry(&target.number.forward_to));
+        }
+    };
     metrics::counter!("offhook_calls_started_total").increment(1);
     tracing::info!(call.id = %call, number.id = %target.number.id, "Call ringing");
     let what = Happening::Ringing { from: ring.from.text().clone(), to: ring.to.text().clone() };

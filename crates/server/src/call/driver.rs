@@ -1,12 +1,13 @@
 //! The loop of one call: waits for the next fact, lets the machine decide, carries its orders out, keeps the log.
 //! It decides nothing itself; it owns the machine, and everybody else talks to it by mail.
 
-use super::finish::{Ending, ToolUse, record};
+use super::finish::{Ending, record};
+use super::ledger::Ledger;
 use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
 use super::recorder::{Lines, Recorder};
 use super::registry::{Handle, Letter, MAILBOX, Onward, Registry, Whose};
-use super::resume::ROUSE_AFTER;
-use crate::abilities::{Abilities, Used};
+use super::resume::{ROUSE_AFTER, State};
+use crate::abilities::Abilities;
 use crate::carrier::CarrierControl;
 use crate::live::{Happening, Live, LiveEvent};
 use crate::problem::chain;
@@ -14,11 +15,11 @@ use crate::speech::Speech;
 use offhook_carriers::CarrierError;
 use offhook_core::call::log::{digest, summary};
 use offhook_core::call::{
-    AskId, Call, CallPlan, CallTime, Command, EndedReason, Greeting, Input, ReplyId, ToolId, TurnTiming,
+    AskId, Call, CallPlan, CallTime, Command, EndedReason, Fallback, Greeting, Input, Line, ToolId,
 };
 use offhook_core::entity::{CallEvent, CallSnapshot};
 use offhook_core::{ChatMessage, Pii, ToolSpec};
-use offhook_providers::{LlmEvent, LlmReply, LlmRequest, TokenUsage};
+use offhook_providers::{LlmEvent, LlmReply, LlmRequest};
 use offhook_store::CallLease;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -87,6 +88,8 @@ pub enum Machine {
     Resumed {
         /// The machine.
         call: Box<Call>,
+        /// What was used.
+        ledger: Ledger,
         /// The next line's number.
         next_seq: u32,
         /// How long ago the call began to ring.
@@ -104,14 +107,13 @@ struct Driver {
     rang_at: Instant,
     orders: mpsc::Sender<Order>,
     asks: Vec<Asking>,
-    tools: JoinSet<(ToolId, Used)>,
-    uses: Vec<ToolUse>,
-    /// Tools under way: turn and beginning, µs into the call.
-    using: Vec<(ToolId, u32, u64)>,
-    timings: Vec<TurnTiming>,
+    tools: JoinSet<(ToolId, String)>,
+    ledger: Ledger,
     let_go: bool,
     /// Why the call ended, where the machine cannot know.
     reason: Option<EndedReason>,
+    /// What was said, when the machine broke.
+    said: Option<Vec<Line>>,
     /// When the carrier is told to ask what comes next, because the media is lost and it does not ask by itself.
     rouse_at: Option<Instant>,
     tool_specs: Arc<[ToolSpec]>,
@@ -125,7 +127,6 @@ struct Driver {
     /// Orders that cannot be undone, in their order.
     deeds: VecDeque<Deed>,
     answered: bool,
-    usage: Usage,
     commands: Vec<Command>,
 }
 
@@ -136,19 +137,6 @@ struct Deed {
     lines: u32,
     /// Or this moment have come.
     by: Instant,
-}
-
-/// What a call has used.
-#[derive(Clone, Debug, Default)]
-pub struct Usage {
-    /// Tokens by model, in the plan's order.
-    pub tokens: Vec<(u8, TokenUsage)>,
-    /// Characters by voice, in the plan's order.
-    pub characters: Vec<(u8, u64)>,
-    /// Model requests begun, and thrown away before they were done.
-    pub asked: u32,
-    /// Of those.
-    pub cancelled: u32,
 }
 
 struct Asking {
@@ -163,16 +151,28 @@ enum Event {
     Fact(Option<Input>),
     Letter(Option<Letter>),
     Model(usize, Option<LlmEvent>),
-    Tool(ToolId, Used),
+    Tool(ToolId, String),
     Written,
     Alarm,
 }
 
-/// Begins to drive a call. `Err`: it is driven already.
-pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result<Arc<Handle>, Arc<Handle>> {
+/// Why a call is not begun to be driven.
+#[derive(Debug)]
+pub enum NotStarted {
+    /// It is driven already.
+    Driven(Arc<Handle>),
+    /// Its machine broke.
+    Broken,
+}
+
+/// Begins to drive a call.
+pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result<Arc<Handle>, NotStarted> {
+    let mut commands = Vec::new();
+    let begun = catch_unwind(AssertUnwindSafe(|| begun(machine, &mut commands)));
+    let (call, ledger, rang_at, seq, at) = begun.map_err(|_| NotStarted::Broken)?;
     let (mailbox, letters) = mpsc::channel(MAILBOX);
     let handle = Arc::new(Handle::new(begin.whose.clone(), mailbox));
-    around.registry.add(handle.clone())?;
+    around.registry.add(handle.clone()).map_err(NotStarted::Driven)?;
     let (facts_in, facts) = mpsc::channel(FACTS_QUEUE);
     let (orders, orders_out) = mpsc::channel(ORDERS_QUEUE);
     let pump = Pump::new(begin.speech.clone(), facts_in);
@@ -182,20 +182,6 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
     if let Some(llm) = begin.speech.llm.first() {
         llm.warm();
     }
-    let mut commands = Vec::new();
-    let now = Instant::now();
-    let (call, rang_at, seq, at) = match machine {
-        Machine::New { plan, age } => {
-            let rang_at = now.checked_sub(age).unwrap_or(now);
-            (Call::start(*plan, &mut commands), rang_at, 0, CallTime::ZERO)
-        }
-        Machine::Resumed { mut call, next_seq, age } => {
-            let rang_at = now.checked_sub(age).unwrap_or(now);
-            let at = CallTime::from_us(age.as_micros() as u64);
-            call.resume(at, &mut commands);
-            (*call, rang_at, next_seq, at)
-        }
-    };
     let resumed = seq > 0;
     let tool_specs = call.plan().abilities.iter().map(|a| a.spec.clone()).collect();
     let mut driver = Driver {
@@ -208,11 +194,10 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         orders,
         asks: Vec::new(),
         tools: JoinSet::new(),
-        uses: Vec::new(),
-        using: Vec::new(),
-        timings: Vec::new(),
+        ledger,
         let_go: false,
         reason: None,
+        said: None,
         rouse_at: None,
         tool_specs,
         log: Vec::new(),
@@ -222,7 +207,6 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         snapshot_due: true,
         written: watch::Sender::new(seq),
         deeds: VecDeque::new(),
-        usage: Usage::default(),
         commands,
     };
     driver.order(Order::Context(opening(driver.call.plan())));
@@ -230,6 +214,22 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
     driver.execute();
     tokio::spawn(tracing::Instrument::instrument(driver.run(facts, letters), span));
     Ok(handle)
+}
+
+/// The machine with what was used, when the call began to ring, the next line's number, and the moment.
+fn begun(machine: Machine, orders: &mut Vec<Command>) -> (Call, Ledger, Instant, u32, CallTime) {
+    let now = Instant::now();
+    let (call, mut ledger, age, seq, at) = match machine {
+        Machine::New { plan, age } => (Call::start(*plan, orders), Ledger::default(), age, 0, CallTime::ZERO),
+        Machine::Resumed { mut call, mut ledger, next_seq, age } => {
+            let at = CallTime::from_us(age.as_micros() as u64);
+            ledger.resumed(at);
+            call.resume(at, orders);
+            (*call, ledger, age, next_seq, at)
+        }
+    };
+    ledger.orders(at, orders);
+    (call, ledger, now.checked_sub(age).unwrap_or(now), seq, at)
 }
 
 /// What has been said when the caller first speaks.
@@ -255,7 +255,7 @@ impl Driver {
         let mut alarm_at = Instant::now();
         let mut written = self.written.subscribe();
         let mut pump_lives = true;
-        while !self.call.is_finished() && !self.let_go {
+        while !self.call.is_finished() && !self.let_go && self.said.is_none() {
             let deadline =
                 self.call.deadline().map(|(at, _)| self.rang_at + Duration::from_micros(at.as_us()));
             let log_due = self.log_since.map(|since| since + LOG_EVERY);
@@ -276,7 +276,7 @@ impl Driver {
                     Ok(()) = written.changed(), if !deeds.is_empty() => Event::Written,
                     (index, event) = next_from_models(asks) => Event::Model(index, event),
                     Some(done) = tools.join_next() => match done {
-                        Ok((tool, used)) => Event::Tool(tool, used),
+                        Ok((tool, result)) => Event::Tool(tool, result),
                         // A tool that panicked answers nothing; its time runs out.
                         Err(_) => continue,
                     },
@@ -288,11 +288,7 @@ impl Driver {
                 Event::Letter(Some(Letter::Fact(fact))) => self.take(fact),
                 Event::Fact(Some(fact)) => self.take(fact),
                 Event::Model(index, event) => self.model(index, event),
-                Event::Tool(tool, used) => {
-                    let result = used.result.clone();
-                    self.used(tool, used);
-                    self.take(Input::ToolDone { tool, result: result.into_inner() });
-                }
+                Event::Tool(tool, result) => self.take(Input::ToolDone { tool, result }),
                 Event::Alarm => {
                     // So that an alarm for the same moment is set anew.
                     alarm_at = self.rang_at;
@@ -327,13 +323,6 @@ impl Driver {
         self.finish().await;
     }
 
-    fn used(&mut self, tool: ToolId, used: Used) {
-        if let Some(at) = self.using.iter().position(|(id, ..)| *id == tool) {
-            let (_, turn, from_us) = self.using.swap_remove(at);
-            self.uses.push(ToolUse { used, turn, from_us, to_us: self.now().as_us() });
-        }
-    }
-
     fn now(&self) -> CallTime {
         CallTime::from_us(self.rang_at.elapsed().as_micros() as u64)
     }
@@ -353,11 +342,13 @@ impl Driver {
         }
         let logged =
             if self.log_given_up { String::new() } else { serde_json::to_string(&fact).unwrap_or_default() };
-        let Driver { call, commands, .. } = self;
+        let Driver { call, commands, ledger, .. } = self;
+        ledger.fact(at, &fact);
         if catch_unwind(AssertUnwindSafe(|| call.handle(at, fact, commands))).is_err() {
             self.broken();
             return;
         }
+        self.ledger.orders(at, &self.commands);
         self.note(at, logged);
         self.execute();
     }
@@ -368,21 +359,25 @@ impl Driver {
         metrics::counter!("offhook_call_machine_broken_total").increment(1);
         self.commands.clear();
         self.asks.clear();
-        self.hand_over_log();
-        self.order(Order::Do(Command::PausePlayout));
-        self.order(Order::Do(Command::PlayCanned { reply: ReplyId(u32::MAX) }));
-        self.order(Order::Do(Command::ResumePlayout { reply: ReplyId(u32::MAX), from_ms: 0 }));
-        let (orders, handle) = (self.orders.clone(), self.handle.clone());
+        self.deeds.clear();
+        self.reason = Some(EndedReason::OffhookFailed);
+        self.said = Some(catch_unwind(AssertUnwindSafe(|| self.call.transcript())).unwrap_or_default());
+        self.order(Order::Apologise);
+        let onward = match &self.call.plan().fallback {
+            Fallback::Forward(to) => Onward::Forward(to.clone()),
+            Fallback::HangUp => Onward::HangUp,
+        };
+        self.handle.set_onward(onward.clone());
+        let (orders, carrier) = (self.orders.clone(), self.begin.carrier.clone());
+        let handle = self.handle.clone();
         tokio::spawn(async move {
             tokio::time::sleep(LAST_APOLOGY).await;
-            handle.set_onward(Onward::HangUp);
+            if let Err(error) = carrier.end(&handle.carrier_call, &onward).await {
+                let error = chain(&error);
+                tracing::warn!(call.id = %handle.id, error, "The carrier was told to end a call and did not");
+            }
             let _ = orders.send(Order::HangUp).await;
         });
-        let mut commands = Vec::new();
-        let mut fresh = Call::start(self.call.plan().clone(), &mut commands);
-        commands.clear();
-        fresh.handle(CallTime::ZERO, Input::HungUp { by_caller: false }, &mut commands);
-        self.call = fresh;
     }
 
     /// Writes a line of the log: the input, and when and what the machine made of it.
@@ -409,7 +404,7 @@ impl Driver {
         self.log_since = None;
         let seq = self.seq.saturating_sub(1);
         let snapshot = std::mem::take(&mut self.snapshot_due)
-            .then(|| serde_json::to_string(&self.call).ok())
+            .then(|| serde_json::to_string(&State { call: &self.call, ledger: &self.ledger }).ok())
             .flatten()
             .map(|state| CallSnapshot { seq, state: Pii::new(state) });
         let (lease, written) = (self.begin.lease.clone(), self.written.clone());
@@ -459,26 +454,13 @@ impl Driver {
                     self.deeds.push_back(Deed { order: command, lines: self.seq, by });
                 }
                 Command::Ask { ask, provider, messages } => self.ask(ask, provider, messages),
-                Command::CancelAsk { ask } => {
-                    let before = self.asks.len();
-                    self.asks.retain(|a| a.ask != ask);
-                    self.usage.cancelled += (before - self.asks.len()) as u32;
-                }
+                Command::CancelAsk { ask } => self.asks.retain(|a| a.ask != ask),
                 Command::Note(line) => self.tell(Happening::Line { line: Pii::new(line) }),
                 Command::Timed(timing) => {
                     self.snapshot_due = true;
-                    self.timings.push(timing);
                     let gap_ms = timing.playout.since_ms(timing.speech_end);
                     metrics::histogram!("offhook_response_gap_seconds").record(f64::from(gap_ms) / 1_000.0);
                     self.tell(Happening::Timed { timing });
-                }
-                Command::Speak { voice, ref text, .. } => {
-                    let characters = text.chars().count() as u64;
-                    match self.usage.characters.iter_mut().find(|(v, _)| *v == voice) {
-                        Some((_, sum)) => *sum += characters,
-                        None => self.usage.characters.push((voice, characters)),
-                    }
-                    self.order(Order::Do(command));
                 }
                 audio => self.order(Order::Do(audio)),
             }
@@ -511,7 +493,6 @@ impl Driver {
         match order {
             Command::RunTool { tool, name, arguments } => {
                 self.tell(Happening::Tool { name: name.clone() });
-                self.using.push((tool, self.timings.last().map_or(1, |t| t.turn + 1), self.now().as_us()));
                 let use_it = self.begin.abilities.run(name, arguments);
                 self.tools.spawn(async move { (tool, use_it.await) });
             }
@@ -529,7 +510,6 @@ impl Driver {
             max_tokens: self.begin.speech.max_tokens,
             temperature_centi: self.begin.speech.temperature_centi,
         });
-        self.usage.asked += 1;
         self.asks.push(Asking { ask, provider, reply, messages, text: String::new() });
     }
 
@@ -537,15 +517,30 @@ impl Driver {
         let asking = &mut self.asks[index];
         let ask = asking.ask;
         match event {
-            Some(LlmEvent::Token(text)) => {
+            Some(LlmEvent::Token(mut text)) => {
+                // What has come meanwhile is one fact, and one line of the log.
+                let mut next = None;
+                while let Ok(event) = asking.reply.events.try_recv() {
+                    match event {
+                        LlmEvent::Token(more) => text.push_str(&more),
+                        other => {
+                            next = Some(other);
+                            break;
+                        }
+                    }
+                }
                 asking.text.push_str(&text);
                 self.take(Input::Token { ask, text });
+                // The machine may have cancelled the request for these words.
+                if let Some(index) = self.asks.iter().position(|asking| asking.ask == ask && next.is_some()) {
+                    self.model(index, next);
+                }
             }
             Some(LlmEvent::Tool(request)) => self.take(Input::Tool { ask, request }),
             Some(LlmEvent::Done { usage, .. }) => {
                 let done = self.asks.swap_remove(index);
                 if let Some(usage) = usage {
-                    self.usage.tokens.push((done.provider, usage));
+                    self.ledger.cost(done.provider, usage);
                 }
                 let mut said = done.messages.to_vec();
                 said.push(ChatMessage::Agent { text: done.text, tools: Vec::new() });
@@ -624,33 +619,33 @@ impl Driver {
         self.around.registry.over(&self.handle);
         self.write_last_lines().await;
         if self.let_go {
-            self.around.registry.remove(&self.handle.id);
             self.around.recorder.release(&self.begin.lease).await;
+            self.around.registry.remove(&self.handle.id);
             return;
         }
         let reason = self.reason.or(self.call.ended()).unwrap_or(EndedReason::CarrierHungUp);
         self.tell(Happening::Ended { reason });
-        let lasted_ms = self.now().as_ms();
+        let now = self.now();
+        self.ledger.close(now);
+        let lasted_ms = now.as_ms();
         tracing::info!(
             call.id = %self.begin.lease.call(),
             reason = super::finish::word(reason),
             lasted_ms,
-            asked = self.usage.asked,
-            thrown_away = self.usage.cancelled,
+            asked = self.ledger.asked,
+            thrown_away = self.ledger.cancelled,
             "Call ended"
         );
         metrics::counter!("offhook_calls_ended_total", "reason" => super::finish::word(reason)).increment(1);
-        metrics::counter!("offhook_model_requests_total").increment(u64::from(self.usage.asked));
+        metrics::counter!("offhook_model_requests_total").increment(u64::from(self.ledger.asked));
         metrics::counter!("offhook_model_requests_thrown_away_total")
-            .increment(u64::from(self.usage.cancelled));
+            .increment(u64::from(self.ledger.cancelled));
         let finished = record(Ending {
             began_us: self.begin.began_us,
             lasted_ms,
             reason,
-            lines: self.call.transcript(),
-            timings: std::mem::take(&mut self.timings),
-            uses: std::mem::take(&mut self.uses),
-            usage: &self.usage,
+            lines: self.said.take().unwrap_or_else(|| self.call.transcript()),
+            ledger: &self.ledger,
             speech: Some(&self.begin.speech),
         });
         self.around.recorder.finish(&self.begin.lease, finished).await;

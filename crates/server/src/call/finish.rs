@@ -1,7 +1,6 @@
 //! What is kept of a call that is over: transcript, tool calls, usage. It does not know where it is kept.
 
-use super::driver::Usage;
-use crate::abilities::Used;
+use super::ledger::Ledger;
 use crate::speech::Speech;
 use offhook_core::Pii;
 use offhook_core::call::{EndedReason, Line, Speaker, TurnTiming};
@@ -24,27 +23,10 @@ pub struct Ending<'a> {
     pub reason: EndedReason,
     /// What was said and heard.
     pub lines: Vec<Line>,
-    /// The moments of each turn.
-    pub timings: Vec<TurnTiming>,
-    /// Every use of a tool that was carried out.
-    pub uses: Vec<ToolUse>,
     /// What was used.
-    pub usage: &'a Usage,
+    pub ledger: &'a Ledger,
     /// Who provided it, where that is still known.
     pub speech: Option<&'a Speech>,
-}
-
-/// A tool that was used.
-#[derive(Clone, Debug)]
-pub struct ToolUse {
-    /// What, with what, and what came back.
-    pub used: Used,
-    /// In which turn.
-    pub turn: u32,
-    /// When, µs into the call.
-    pub from_us: u64,
-    /// Until when.
-    pub to_us: u64,
 }
 
 /// The record of a call that is over.
@@ -60,14 +42,14 @@ pub fn record(ending: Ending<'_>) -> FinishedCall {
         text: Pii::new(line.text.clone()),
         heard: line.cut.then(|| Pii::new(line.text.clone())),
         at_us: at_us(line.at.as_us()),
-        timing: timing_of(line, &ending.timings),
+        timing: timing_of(line, &ending.ledger.timings),
     });
-    let tool_calls = ending.uses.iter().map(|tool| NewToolCall {
+    let tool_calls = ending.ledger.uses.iter().map(|tool| NewToolCall {
         turn: tool.turn,
-        name: tool.used.name.clone(),
-        arguments: tool.used.arguments.clone(),
-        result: (!tool.used.failed).then(|| tool.used.result.clone()),
-        error: tool.used.failed.then(|| tool.used.result.expose().clone()),
+        name: tool.name.clone(),
+        arguments: tool.arguments.clone(),
+        result: (!tool.failed()).then(|| tool.result.clone()),
+        error: tool.failed().then(|| tool.result.expose().clone()),
         started_at_us: at_us(tool.from_us),
         ended_at_us: Some(at_us(tool.to_us)),
     });
@@ -118,13 +100,11 @@ fn usage(ending: &Ending<'_>, at_us: i64) -> Vec<NewUsage> {
     let mut all = vec![one(UsageKind::Second, "carrier", ending.lasted_ms.div_ceil(1_000))];
     let Some(speech) = ending.speech else { return all };
     for (index, llm) in speech.llm.iter().enumerate() {
-        let of_this = || ending.usage.tokens.iter().filter(|(i, _)| usize::from(*i) == index).map(|(_, t)| t);
-        let read: u64 = of_this().map(|t| u64::from(t.prompt)).sum();
-        let written: u64 = of_this().map(|t| u64::from(t.completion)).sum();
-        all.push(one(UsageKind::TokenIn, llm.name(), read));
-        all.push(one(UsageKind::TokenOut, llm.name(), written));
+        let tokens = ending.ledger.tokens.iter().find(|tokens| usize::from(tokens.model) == index);
+        all.push(one(UsageKind::TokenIn, llm.name(), tokens.map_or(0, |tokens| tokens.read)));
+        all.push(one(UsageKind::TokenOut, llm.name(), tokens.map_or(0, |tokens| tokens.written)));
     }
-    for (voice, characters) in &ending.usage.characters {
+    for (voice, characters) in &ending.ledger.characters {
         if let Some(tts) = speech.tts.get(usize::from(*voice)) {
             all.push(one(UsageKind::Character, tts.name(), *characters));
         }

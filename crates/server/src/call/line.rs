@@ -124,13 +124,26 @@ impl Line {
     }
 
     /// Takes leave: the carrier then asks what comes next.
-    pub async fn close(mut self) {
+    pub async fn close(&mut self) {
         let _ = tokio::time::timeout(STUCK, async {
             self.socket.send(Message::Close(None)).await?;
             while let Some(Ok(_)) = self.socket.next().await {}
             Ok::<_, axum::Error>(())
         })
         .await;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let missing = self.reader.counters().missing;
+        if missing > 0 {
+            metrics::counter!("offhook_media_messages_missing_total").increment(missing);
+            tracing::warn!(
+                missing,
+                "Messages were missing on a media socket: the caller was not heard as a whole"
+            );
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod arrive;
 pub mod driver;
 pub mod finish;
+pub mod ledger;
 pub mod line;
 pub mod plan;
 mod playout;

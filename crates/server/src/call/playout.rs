@@ -5,7 +5,7 @@ use offhook_core::call::ReplyId;
 use std::collections::VecDeque;
 
 /// µ-law at 8 kHz: bytes a millisecond.
-const BYTES_PER_MS: usize = 8;
+pub(super) const BYTES_PER_MS: usize = 8;
 /// A mark is set after so much audio: often enough to know what was heard, seldom enough to cost nothing.
 const MARK_EVERY_MS: usize = 400;
 /// Audio in one message to the carrier at most.
@@ -172,6 +172,14 @@ impl Playout {
         true
     }
 
+    /// Drops every reply; says whether the carrier holds audio that must be cleared.
+    pub fn cancel_all(&mut self) -> bool {
+        self.paused = false;
+        let heard = self.clear();
+        self.replies.clear();
+        heard
+    }
+
     /// The media socket is a new one: nothing that was sent before will be played or reported.
     pub fn reconnected(&mut self) {
         self.epoch += 1;
@@ -330,6 +338,20 @@ mod tests {
         assert_eq!(drain(&mut playout), "");
         playout.resume(A, 150);
         assert_eq!(drain(&mut playout), "1.1.150 a400 1.1.200!");
+    }
+
+    #[test]
+    fn what_is_said_after_all_else_was_dropped_is_heard_at_once() {
+        let mut playout = playing(&[(A, 4_000)]);
+        drain(&mut playout);
+        playout.pause();
+        assert!(playout.cancel_all());
+        playout.begin(B);
+        playout.audio(B, &[7; 800]);
+        playout.complete(B);
+        playout.play(B);
+        assert_eq!(drain(&mut playout), "2.2.0 a800 2.2.100!");
+        assert_eq!(playout.audio(A, &[1]), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! and carries out its orders; it decides nothing, and no slow decision delays it.
 
 use super::line::{Line, LineEvent, Lost};
-use super::playout::{Mark, Outgoing, Playout};
+use super::playout::{BYTES_PER_MS, Mark, Outgoing, Playout};
 use crate::speech::{Speech, Spoken};
 use bytes::{Bytes, BytesMut};
 use offhook_core::ChatMessage;
@@ -30,14 +30,15 @@ pub const ORDERS_QUEUE: usize = 512;
 const PROGRESS_MS: u32 = 200;
 /// Silence that is taken for the end of speech: longer than the stops within words, shorter than a breath.
 const VAD_HANG_MS: u32 = 70;
-/// µ-law at 8 kHz: bytes a millisecond.
-const BYTES_PER_MS: usize = 8;
 /// A mark that differs by more from where the caller was thought to be is believed.
 const RESYNC_BYTES: usize = 200 * BYTES_PER_MS;
 /// The carrier sends a frame every 20 ms, also of silence: a media socket that is still for so long is lost, whatever TCP says.
 const LINE_SILENT: Duration = Duration::from_secs(3);
 /// Audio for the recogniser is taken from blocks of this size.
 const BLOCK_BYTES: usize = 8 * 1024;
+
+/// The reply after which the machine has none.
+const LAST_REPLY: ReplyId = ReplyId(u32::MAX);
 
 /// What the pump is told.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub enum Order {
     Attach(Box<Line>),
     /// What has been said, for recognisers that listen with a grammar.
     Context(Arc<[ChatMessage]>),
+    /// Drop everything that is or will be said, and play the apology that needs no provider.
+    Apologise,
     /// Take leave of the carrier.
     HangUp,
 }
@@ -178,7 +181,7 @@ impl Pump {
             match event {
                 Event::Order(None) => break,
                 Event::Order(Some(Order::HangUp)) => {
-                    if let Some(line) = self.line.take() {
+                    if let Some(mut line) = self.line.take() {
                         line.close().await;
                     }
                 }
@@ -189,7 +192,7 @@ impl Pump {
                     // Orders come in bunches; what they lead to is sent once.
                     while let Ok(order) = orders.try_recv() {
                         if matches!(order, Order::HangUp) {
-                            if let Some(line) = self.line.take() {
+                            if let Some(mut line) = self.line.take() {
                                 line.close().await;
                             }
                         } else if self.obey(order).await.is_err() {
@@ -214,7 +217,7 @@ impl Pump {
                 self.lost();
             }
         }
-        if let Some(line) = self.line.take() {
+        if let Some(mut line) = self.line.take() {
             line.close().await;
         }
     }
@@ -265,6 +268,16 @@ impl Pump {
                 self.context = Some(messages);
                 return Ok(());
             }
+            Order::Apologise => {
+                self.voices.clear();
+                self.learning.clear();
+                self.told.clear();
+                self.sounding = None;
+                if self.playout.cancel_all() {
+                    self.clear().await?;
+                }
+                Command::PlayCanned { reply: LAST_REPLY }
+            }
             Order::HangUp => return Ok(()),
         };
         match command {
@@ -276,7 +289,10 @@ impl Pump {
                     let _ = session.commands.try_send(SttCommand::Finalize);
                 }
             }
-            Command::OpenTts { voice } => self.open_voice(voice),
+            Command::OpenTts { voice } => {
+                self.retire_voices();
+                self.open_voice(voice);
+            }
             Command::Speak { reply, voice, text, fixed } => self.speak(reply, voice, text, fixed),
             Command::FinishReply { reply } => self.finish(reply),
             Command::Play { reply } => self.playout.play(reply),
@@ -329,6 +345,17 @@ impl Pump {
                 tracing::warn!(%error, "Keys were not sent");
                 Ok(())
             }
+        }
+    }
+
+    /// Another voice takes over: of what those before still make nothing is wanted, and a reply that is half spoken ends with the
+    /// audio that there is.
+    fn retire_voices(&mut self) {
+        self.voices.clear();
+        self.learning.clear();
+        for told in self.told.iter_mut().filter(|told| told.voice.is_some()) {
+            told.voice = None;
+            told.orphan = true;
         }
     }
 
@@ -694,4 +721,72 @@ async fn next_from_voices(voices: &mut [Voice]) -> (usize, Option<TtsEvent>) {
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::speech::Phrasebook;
+    use offhook_providers::Tts;
+    use std::sync::Mutex;
+
+    /// A voice that says what it is made to.
+    #[derive(Default)]
+    struct Puppet(Mutex<Vec<mpsc::Sender<TtsEvent>>>);
+
+    impl Tts for Puppet {
+        fn name(&self) -> &'static str {
+            "puppet"
+        }
+
+        fn format(&self) -> AudioFormat {
+            AudioFormat::Mulaw
+        }
+
+        fn open(&self, _: TtsOptions) -> TtsSession {
+            let (commands, mut read) = mpsc::channel(16);
+            let (strings, events) = mpsc::channel(16);
+            self.0.lock().unwrap().push(strings);
+            tokio::spawn(async move { while read.recv().await.is_some() {} });
+            TtsSession { commands, events }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_voice_that_was_replaced_says_nothing_more() {
+        const TEXT: &str = "We open at nine.";
+        const REPLY: ReplyId = ReplyId(1);
+        let (slow, other) = (Arc::new(Puppet::default()), Arc::new(Puppet::default()));
+        let speech = Arc::new(Speech {
+            stt: Vec::new(),
+            llm: Vec::new(),
+            tts: vec![slow.clone(), other.clone()],
+            voice_keys: vec!["slow".into(), "other".into()],
+            language: "en-US".parse().unwrap(),
+            keywords: Vec::new(),
+            endpointing_ms: 300,
+            max_tokens: 100,
+            temperature_centi: None,
+            phrases: Arc::new(Phrasebook::default()),
+            canned_apology: Bytes::new(),
+        });
+        let (facts, mut told) = mpsc::channel(FACTS_QUEUE);
+        let mut pump = Pump::new(speech.clone(), facts);
+        let speak = Command::Speak { reply: REPLY, voice: 0, text: TEXT.into(), fixed: true };
+        for order in [Command::OpenTts { voice: 0 }, speak] {
+            pump.obey(Order::Do(order)).await.unwrap();
+        }
+        pump.voiced(0, Some(TtsEvent::Audio { context: REPLY.0, audio: Bytes::from_static(&[7; 800]) }));
+        for order in [Command::OpenTts { voice: 1 }, Command::FinishReply { reply: REPLY }] {
+            pump.obey(Order::Do(order)).await.unwrap();
+        }
+        let mut last = None;
+        while let Ok(fact) = told.try_recv() {
+            last = Some(fact);
+        }
+        assert_eq!(last, Some(Input::Synthesized { reply: REPLY, ms: 100, done: true }));
+        assert!(slow.0.lock().unwrap()[0].is_closed(), "nobody listens to it any more");
+        assert_eq!(other.0.lock().unwrap().len(), 1);
+        assert!(speech.phrases.find("slow", TEXT).is_none(), "half a sentence is not kept as the whole");
+    }
 }

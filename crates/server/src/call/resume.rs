@@ -2,8 +2,9 @@
 //! The machine is as its log says it stood; what happened after the last line nobody knows.
 
 use super::arrive::whose;
-use super::driver::{self, Beginning, Machine, RESUMED, STARTED, Usage};
+use super::driver::{self, Beginning, Machine, NotStarted, RESUMED, STARTED};
 use super::finish::{Ending, record};
+use super::ledger::Ledger;
 use super::plan::{self, NotReady};
 use super::registry::Handle;
 use crate::abilities::Abilities;
@@ -12,10 +13,12 @@ use crate::carrier::CarrierControl;
 use crate::problem::chain;
 use offhook_carriers::CarrierError;
 use offhook_core::ConversationId;
-use offhook_core::call::log::{LogLine, fold};
-use offhook_core::call::{Call, CallPlan, CallTime, EndedReason, Input};
+use offhook_core::call::log::LogLine;
+use offhook_core::call::{Call, CallPlan, CallTime, EndedReason, Input, Line};
 use offhook_core::entity::CallStatus;
 use offhook_store::{CallLease, CallLog, LogFrom, RingTarget, StoreError};
+use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +31,9 @@ pub enum NotResumed {
     /// What is stored cannot be read.
     #[error("its stored state cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
+    /// Its machine breaks.
+    #[error("its machine breaks on what is stored")]
+    Broken,
     /// Its agent is gone or wrong.
     #[error("its agent is not ready")]
     NotReady(#[from] NotReady),
@@ -53,8 +59,8 @@ pub async fn go_on(
         // Nothing is known of it but that it rings: it begins anew, and so does its log.
         true => (Machine::New { plan: Box::new(serde_json::from_str(&log.plan)?), age }, 0),
         false => {
-            let (call, next_seq) = stand(&log)?;
-            (Machine::Resumed { call: Box::new(call), next_seq, age }, next_seq)
+            let Recalled { call, ledger, next_seq } = recall(&log)?;
+            (Machine::Resumed { call: Box::new(call), ledger, next_seq, age }, next_seq)
         }
     };
     let record = app.store.call(&target.scope, id).await?;
@@ -69,22 +75,70 @@ pub async fn go_on(
     };
     metrics::counter!("offhook_calls_resumed_total").increment(1);
     tracing::warn!(call.id = %id, lines, "Call taken up again from its log");
-    Ok(driver::start(begin, machine, app.around.clone()).unwrap_or_else(|already| already))
+    match driver::start(begin, machine, app.around.clone()) {
+        Ok(handle) | Err(NotStarted::Driven(handle)) => Ok(handle),
+        Err(NotStarted::Broken) => Err(NotResumed::Broken),
+    }
+}
+
+/// A call as its log leaves it.
+#[derive(Debug)]
+pub struct Recalled {
+    /// The machine.
+    pub call: Call,
+    /// What was used.
+    pub ledger: Ledger,
+    /// The number of the next line.
+    pub next_seq: u32,
+}
+
+/// What a snapshot is made of.
+#[derive(Serialize, Deserialize)]
+pub(super) struct State<C, L> {
+    pub(super) call: C,
+    pub(super) ledger: L,
+}
+
+/// Folds a log from its snapshot, or from the first ring.
+pub fn recall(log: &CallLog) -> Result<Recalled, NotResumed> {
+    catch_unwind(AssertUnwindSafe(|| folded(log))).map_err(|_| NotResumed::Broken)?.map_err(NotResumed::from)
+}
+
+fn folded(log: &CallLog) -> Result<Recalled, serde_json::Error> {
+    let next_seq =
+        log.events.last().map(|e| e.seq + 1).or(log.snapshot.as_ref().map(|s| s.seq + 1)).unwrap_or(0);
+    let mut orders = Vec::new();
+    let State { mut call, mut ledger } = match &log.snapshot {
+        Some(snapshot) => serde_json::from_str::<State<Call, Ledger>>(snapshot.state.expose())?,
+        None => {
+            let plan: CallPlan = serde_json::from_str(&log.plan)?;
+            let call = Call::start(plan, &mut orders);
+            let mut ledger = Ledger::default();
+            ledger.orders(CallTime::ZERO, &orders);
+            State { call, ledger }
+        }
+    };
+    for line in lines(log)? {
+        orders.clear();
+        match line.input {
+            Some(input) => {
+                ledger.fact(line.at, &input);
+                call.handle(line.at, input, &mut orders);
+            }
+            None if line.resumed => {
+                ledger.resumed(line.at);
+                call.resume(line.at, &mut orders);
+            }
+            None => {}
+        }
+        ledger.orders(line.at, &orders);
+    }
+    Ok(Recalled { call, ledger, next_seq })
 }
 
 /// The machine as a log leaves it, and the number of the next line.
-pub fn stand(log: &CallLog) -> Result<(Call, u32), serde_json::Error> {
-    let lines = lines(log)?;
-    let next_seq =
-        log.events.last().map(|e| e.seq + 1).or(log.snapshot.as_ref().map(|s| s.seq + 1)).unwrap_or(0);
-    let call = match &log.snapshot {
-        Some(snapshot) => serde_json::from_str(snapshot.state.expose())?,
-        None => {
-            let plan: CallPlan = serde_json::from_str(&log.plan)?;
-            Call::start(plan, &mut Vec::new())
-        }
-    };
-    Ok((fold(call, &lines), next_seq))
+pub fn stand(log: &CallLog) -> Result<(Call, u32), NotResumed> {
+    recall(log).map(|recalled| (recalled.call, recalled.next_seq))
 }
 
 /// The lines of a stored log.
@@ -152,22 +206,34 @@ pub async fn rouse(app: &App, lease: &CallLease) -> Roused {
 /// Writes the end of a call that no carrier asks about any more.
 pub async fn bury(app: &App, lease: &CallLease) -> Result<(), NotResumed> {
     let log = app.store.load_log(lease.scope(), lease.call(), LogFrom::Snapshot).await?;
-    let (mut call, _) = stand(&log)?;
     let last = log.events.last().map_or(CallTime::ZERO, |event| CallTime::from_us(event.at_us));
-    call.handle(last, Input::MediaLost, &mut Vec::new());
-    call.handle(last, Input::HungUp { by_caller: false }, &mut Vec::new());
+    let (lines, ledger) = last_words(&log, last).unwrap_or_else(|error| {
+        let error = chain(&error);
+        tracing::error!(call.id = %lease.call(), error, "A call is written off without what was said on it");
+        Default::default()
+    });
     let began_us = app.store.call(lease.scope(), lease.call()).await?.started_at_us;
     let finished = record(Ending {
         began_us,
         lasted_ms: last.as_ms(),
         reason: EndedReason::MediaLost,
-        lines: call.transcript(),
-        timings: Vec::new(),
-        uses: Vec::new(),
-        usage: &Usage::default(),
+        lines,
+        ledger: &ledger,
         speech: None,
     });
     app.store.finish_call(lease, &finished).await?;
     tracing::warn!(call.id = %lease.call(), "Call written off: its process died and its carrier did not come back");
     Ok(())
+}
+
+/// What was said and used on a call of which nothing more is known after its last line.
+fn last_words(log: &CallLog, last: CallTime) -> Result<(Vec<Line>, Ledger), NotResumed> {
+    let Recalled { mut call, mut ledger, .. } = recall(log)?;
+    ledger.close(last);
+    let lines = catch_unwind(AssertUnwindSafe(|| {
+        call.handle(last, Input::MediaLost, &mut Vec::new());
+        call.handle(last, Input::HungUp { by_caller: false }, &mut Vec::new());
+        call.transcript()
+    }));
+    Ok((lines.map_err(|_| NotResumed::Broken)?, ledger))
 }

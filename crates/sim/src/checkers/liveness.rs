@@ -50,6 +50,8 @@ impl Liveness {
             EndedReason::NeverConnected => !scene.connected || scene.node > 0,
             EndedReason::Ordered => self.ordered,
             EndedReason::CarrierHungUp => scene.over_at.is_some(),
+            // The machine never says so of itself.
+            EndedReason::OffhookFailed => false,
         }
     }
 }
