@@ -6,13 +6,12 @@ use crate::api::{agents, calls, connections, conversations, keys, live, phone_nu
 use crate::app::App;
 use crate::call::rehearse;
 use crate::problem::{Kind, Problem};
-use crate::{hooks, node, telemetry};
+use crate::{door, hooks, node, telemetry};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use axum::{Extension, Router};
 use std::any::Any;
 use std::io;
@@ -22,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::Instrument;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -29,6 +29,8 @@ use utoipa_axum::routes;
 
 /// Bytes of a request's body; an agent's instructions are the longest thing that is sent.
 pub const BODY_BYTES: usize = 1024 * 1024;
+/// How long a body may fall silent while it is sent.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// How long connections may take to end once no call is left.
 const CLOSING: Duration = Duration::from_secs(5);
 /// How often it is looked whether calls are left.
@@ -90,6 +92,7 @@ pub fn router(app: Arc<App>, stopping: Stopping) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(RequestBodyTimeoutLayer::new(BODY_PATIENCE))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(app.clone(), observe))
         .layer(Extension(stopping))
@@ -105,15 +108,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     telemetry::count();
     let stopping = Stopping::default();
-    // Without it a streamed answer waits 40 ms for the acknowledgement of the piece before.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "A connection stays without TCP_NODELAY");
-        }
-    });
-    let server = axum::serve(listener, router(app.clone(), stopping.clone()))
-        .with_graceful_shutdown(stopping.closing.clone().cancelled_owned())
-        .into_future();
+    let server = door::keep(listener, router(app.clone(), stopping.clone()), stopping.closing.clone());
     let stop = async {
         shutdown.await;
         stopping.draining.cancel();
@@ -123,7 +118,7 @@ pub async fn serve(
         tracing::warn!("Connections are cut: they did not end in time");
     };
     tokio::select! {
-        served = server => served,
+        () = server => Ok(()),
         () = stop => Ok(()),
         never = node::run(&app) => match never {},
         never = rehearse::run(&app), if app.rehearses => match never {},
@@ -144,6 +139,13 @@ async fn drained(app: &App, drain: Duration) {
         tracing::warn!(calls = open(), "Stopping with open calls: they go on when a node takes them up");
         app.around.registry.let_go();
     }
+    // Each hands its last lines over, and gives its call free.
+    let left = async {
+        while !app.around.registry.ids().is_empty() {
+            tokio::time::sleep(DRAINING_LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(CLOSING, left).await;
 }
 
 async fn no_route(method: Method, uri: Uri) -> Problem {

@@ -76,7 +76,7 @@ pub async fn run(args: Args) -> Result<()> {
     let registry = Arc::new(Registry::default());
     let (recorder, recording) = Recorder::start(store.clone(), registry.clone());
     let app = Arc::new(App {
-        around: Surroundings { registry, recorder, live: Live::default() },
+        around: Surroundings { registry, recorder: recorder.clone(), live: Live::default() },
         http: reqwest::Client::builder().tcp_nodelay(true).build()?,
         public_url: public_url.parse().with_context(|| format!("server.public_url `{public_url}`"))?,
         node: Node::new(node_name(&config), config.server.lease_s * 1_000, &*environment),
@@ -95,7 +95,11 @@ pub async fn run(args: Args) -> Result<()> {
     )
     .await?;
     // What calls have left behind is written; a store that does not take it is not waited for for ever.
-    match tokio::time::timeout(LAST_WRITES, recording).await {
+    let written = async {
+        recorder.close().await;
+        recording.await
+    };
+    match tokio::time::timeout(LAST_WRITES, written).await {
         Ok(written) => Ok(written?),
         Err(_) => anyhow::bail!("stopped before everything was written: the store did not take it"),
     }

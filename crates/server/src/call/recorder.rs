@@ -42,10 +42,11 @@ enum Work {
     Answered { lease: Arc<CallLease>, at_us: i64 },
     Finish { lease: Arc<CallLease>, finished: Box<FinishedCall> },
     Release { lease: Arc<CallLease> },
+    Close,
 }
 
 impl Recorder {
-    /// Starts the recorder. It ends when every way to it is gone and all is written.
+    /// Starts the recorder. It ends when it is closed and all that came before is written.
     pub fn start(store: Store, registry: Arc<Registry>) -> (Recorder, tokio::task::JoinHandle<()>) {
         let (work, waiting) = mpsc::channel(QUEUE);
         (Recorder { work }, tokio::spawn(run(store, registry, waiting)))
@@ -76,6 +77,11 @@ impl Recorder {
         let _ = self.work.send(Work::Release { lease: lease.clone() }).await;
     }
 
+    /// Says that nothing comes after. Waits for a place in the queue.
+    pub async fn close(&self) {
+        let _ = self.work.send(Work::Close).await;
+    }
+
     /// Ends a call's record. Waits for a place in the queue.
     pub async fn finish(&self, lease: &Arc<CallLease>, finished: FinishedCall) {
         let _ = self.work.send(Work::Finish { lease: lease.clone(), finished: Box::new(finished) }).await;
@@ -99,6 +105,9 @@ async fn run(store: Store, registry: Arc<Registry>, mut waiting: mpsc::Receiver<
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         write(&store, &registry, &batch).await;
+        if batch.iter().any(|work| matches!(work, Work::Close)) {
+            return;
+        }
         batch.clear();
     }
 }
@@ -108,7 +117,7 @@ async fn write(store: &Store, registry: &Registry, batch: &[Work]) {
     append(store, registry, batch).await;
     for work in batch.iter() {
         let (lease, done) = match work {
-            Work::Append(Lines { snapshot: None, .. }) => continue,
+            Work::Append(Lines { snapshot: None, .. }) | Work::Close => continue,
             Work::Append(Lines { lease, snapshot: Some(snapshot), .. }) => {
                 (lease, patiently!("a snapshot", store.save_snapshot(lease, snapshot)))
             }

@@ -7,15 +7,16 @@ use crate::app::App;
 use crate::problem::chain;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, OriginalUri, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, OriginalUri, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use offhook_carriers::twilio::webhook::MAX_BODY_BYTES;
 use offhook_store::StoreError;
 use std::sync::Arc;
 
 /// The routes of all carriers.
 pub fn router() -> Router<Arc<App>> {
-    twilio::router()
+    twilio::router().layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
 /// A webhook as it came, to be believed only when its signature is good.

@@ -12,7 +12,7 @@ use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use offhook_carriers::twilio::media::MediaReader;
+use offhook_carriers::twilio::media::{MAX_MESSAGE_BYTES, MediaReader};
 use offhook_carriers::twilio::webhook::{self, Request, Signed, Unverified, WebhookError};
 use offhook_carriers::twilio::{Answer, Dial, MediaStream, Rejection, Speech as Sentence, Verb};
 use offhook_carriers::{CallStatus, MediaEvent};
@@ -43,8 +43,6 @@ const TICKET: &str = "ticket";
 const INTRODUCTION: Duration = Duration::from_secs(10);
 /// Messages that may come before the introduction.
 const INTRODUCTION_MESSAGES: usize = 4;
-/// A media message is about 400 bytes; a socket that sends more than this in one is closed.
-const MEDIA_MESSAGE_BYTES: usize = 64 * 1024;
 /// Small, because there are two for every call.
 const MEDIA_BUFFER_BYTES: usize = 8 * 1024;
 
@@ -282,8 +280,8 @@ async fn media(
     upgrade
         .read_buffer_size(MEDIA_BUFFER_BYTES)
         .write_buffer_size(0)
-        .max_message_size(MEDIA_MESSAGE_BYTES)
-        .max_frame_size(MEDIA_MESSAGE_BYTES)
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES)
         .on_upgrade(move |socket| introduce(app, handle, socket))
 }
 

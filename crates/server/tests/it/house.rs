@@ -24,6 +24,7 @@ use offhook_store::{
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use tempfile::TempDir;
@@ -61,7 +62,7 @@ pub struct House {
     pub workspace: Workspace,
     keys: BTreeMap<Role, String>,
     router: Router,
-    _folder: Option<TempDir>,
+    folder: Option<TempDir>,
 }
 
 /// An answer.
@@ -152,9 +153,14 @@ impl House {
         });
         let stopping = Stopping::default();
         let router = router::router(app.clone(), stopping.clone());
-        let mut house = House { app, stopping, workspace, keys: BTreeMap::new(), router, _folder: folder };
+        let mut house = House { app, stopping, workspace, keys: BTreeMap::new(), router, folder };
         house.keys = house.keys_of(&house.scope()).await;
         house
+    }
+
+    /// A file beside the database, where that is one.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.as_ref().expect("only SQLite has files").path().join(name)
     }
 
     /// A scope for what a test prepares past the API.

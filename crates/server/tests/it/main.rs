@@ -14,6 +14,7 @@ mod logs;
 mod node;
 mod phone_numbers;
 mod problems;
+mod recorder;
 mod roles;
 mod serve;
 mod workspace;

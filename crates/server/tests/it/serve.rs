@@ -5,7 +5,8 @@ use axum::http::StatusCode;
 use offhook_server::router;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -79,5 +80,25 @@ async fn a_server_that_stops_takes_no_new_calls_and_waits_for_open_ones() {
     server.house.app.around.registry.remove(call.call());
     let rest = tokio::time::timeout(LIMIT, live.bytes()).await.expect("watchers are let go").unwrap();
     assert!(rest.starts_with(b"event: ringing"));
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_half_a_request_is_not_waited_for() {
+    let server = Running::start().await;
+    let head = "POST /hooks/twilio/voice HTTP/1.1\r\nhost: offhook\r\n";
+    let length = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 10\r\n\r\nhalf";
+    for half in [head.to_owned(), format!("{head}{length}")] {
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        client.write_all(half.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(LIMIT, client.read_to_end(&mut answer)).await;
+        ended.unwrap_or_else(|_| panic!("{half} is still waited for")).unwrap();
+    }
+    let large = vec![b'a'; 100 * 1024];
+    let url = format!("http://{}/hooks/twilio/voice", server.address);
+    let form = server.house.app.http.post(url).header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(form.body(large).send().await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    server.stop.cancel();
     server.stopped().await;
 }
