@@ -6,7 +6,7 @@ use super::ledger::Ledger;
 use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
 use super::recorder::{Lines, Recorder};
 use super::registry::{Handle, Letter, MAILBOX, Onward, Registry, Whose};
-use super::resume::{ROUSE_AFTER, State};
+use super::resume::{self, ROUSE_AFTER};
 use crate::abilities::Abilities;
 use crate::carrier::CarrierControl;
 use crate::live::{Happening, Live, LiveEvent};
@@ -404,7 +404,7 @@ impl Driver {
         self.log_since = None;
         let seq = self.seq.saturating_sub(1);
         let snapshot = std::mem::take(&mut self.snapshot_due)
-            .then(|| serde_json::to_string(&State { call: &self.call, ledger: &self.ledger }).ok())
+            .then(|| resume::snapshot(&self.call, &self.ledger))
             .flatten()
             .map(|state| CallSnapshot { seq, state: Pii::new(state) });
         let (lease, written) = (self.begin.lease.clone(), self.written.clone());

@@ -18,6 +18,7 @@ use offhook_core::call::{Call, CallPlan, CallTime, EndedReason, Input, Line};
 use offhook_core::entity::CallStatus;
 use offhook_store::{CallLease, CallLog, LogFrom, RingTarget, StoreError};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,10 +95,28 @@ pub struct Recalled {
 
 /// What a snapshot is made of.
 #[derive(Serialize, Deserialize)]
-pub(super) struct State<C, L> {
-    pub(super) call: C,
-    pub(super) ledger: L,
+struct State<C, L> {
+    call: C,
+    ledger: L,
 }
+
+/// A snapshot of a call. The plan is left out: it is the longest part, never changes, and stands in the call's row.
+pub(super) fn snapshot(call: &Call, ledger: &Ledger) -> Option<String> {
+    let mut state = serde_json::to_value(State { call, ledger }).ok()?;
+    state["call"].as_object_mut()?.remove(PLAN)?;
+    Some(state.to_string())
+}
+
+fn recalled(snapshot: &str, plan: &str) -> Result<State<Call, Ledger>, serde_json::Error> {
+    let mut state: Value = serde_json::from_str(snapshot)?;
+    if let Some(call) = state.get_mut("call").and_then(Value::as_object_mut) {
+        call.insert(PLAN.into(), serde_json::from_str(plan)?);
+    }
+    serde_json::from_value(state)
+}
+
+/// Where a call keeps its plan.
+const PLAN: &str = "plan";
 
 /// Folds a log from its snapshot, or from the first ring.
 pub fn recall(log: &CallLog) -> Result<Recalled, NotResumed> {
@@ -109,7 +128,7 @@ fn folded(log: &CallLog) -> Result<Recalled, serde_json::Error> {
         log.events.last().map(|e| e.seq + 1).or(log.snapshot.as_ref().map(|s| s.seq + 1)).unwrap_or(0);
     let mut orders = Vec::new();
     let State { mut call, mut ledger } = match &log.snapshot {
-        Some(snapshot) => serde_json::from_str::<State<Call, Ledger>>(snapshot.state.expose())?,
+        Some(snapshot) => recalled(snapshot.state.expose(), &log.plan)?,
         None => {
             let plan: CallPlan = serde_json::from_str(&log.plan)?;
             let call = Call::start(plan, &mut orders);
@@ -236,4 +255,22 @@ fn last_words(log: &CallLog, last: CallTime) -> Result<(Vec<Line>, Ledger), NotR
         call.transcript()
     }));
     Ok((lines.map_err(|_| NotResumed::Broken)?, ledger))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::AgentConfig;
+
+    #[test]
+    fn a_snapshot_holds_the_call_without_its_plan() {
+        let plan = AgentConfig::default().plan();
+        let mut call = Call::start(plan.clone(), &mut Vec::new());
+        call.handle(CallTime::from_ms(500), Input::Connected, &mut Vec::new());
+        let kept = snapshot(&call, &Ledger::default()).unwrap();
+        assert!(!kept.contains("\"instructions\""), "{kept}");
+        let state = recalled(&kept, &serde_json::to_string(&plan).unwrap()).unwrap();
+        let text = |call: &Call| serde_json::to_string(call).unwrap();
+        assert_eq!(text(&state.call), text(&call));
+    }
 }
