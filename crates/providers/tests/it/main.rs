@@ -9,3 +9,4 @@ mod openai_audio;
 mod openai_chat;
 mod server;
 mod sessions;
+mod simulated;
