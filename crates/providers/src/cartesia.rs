@@ -91,6 +91,8 @@ pub(crate) struct Speaker {
     contexts: Contexts,
     /// What is the same in every request of a session.
     manner: Map<String, Value>,
+    /// Times of words have come: in some languages there are none.
+    tells_words: bool,
 }
 
 impl Speaker {
@@ -105,7 +107,7 @@ impl Speaker {
             "max_buffer_delay_ms": 0,
         }));
         let contexts = Contexts::new(service.provider, AudioFormat::Mulaw);
-        Speaker { provider: service.provider, contexts, manner }
+        Speaker { provider: service.provider, contexts, manner, tells_words: false }
     }
 
     /// Asks for the text that was not asked for yet. Two parts of a reply would speak at once: what comes while one is
@@ -149,15 +151,26 @@ impl Speaker {
         }
     }
 
-    /// Whether an error says no more than that an empty end came too late: the part was dead, and had said everything.
+    /// Whether an error says no more than that an empty end came too late: the part was dead.
     fn is_late_end(&self, context: u32, error: &Frame) -> bool {
         let is_refusal = error.status_code.is_some_and(|status| (400..500).contains(&status));
-        let reply = self.contexts.live(context).filter(|reply| reply.is_ending);
-        is_refusal && self.is_quiet(context) && reply.is_some_and(|reply| reply.is_spoken(reply.asked))
+        let is_ending = self.contexts.live(context).is_some_and(|reply| reply.is_ending);
+        is_refusal && is_ending && self.is_quiet(context)
+    }
+
+    /// A part died before its end was asked for. That changes nothing where it had said everything.
+    fn part_died(&mut self, context: u32, out: &mut Outbox<TtsEvent>) {
+        let is_spoken = self.contexts.live(context).is_some_and(|reply| reply.is_spoken(reply.asked));
+        if is_spoken || !self.tells_words {
+            return self.part_is_over(context, out);
+        }
+        let error = ProviderError::malformed(self.provider, "a context that died before its last words");
+        self.contexts.fail(context, error, out);
     }
 
     fn align(&mut self, context: u32, times: &WordTimestamps, out: &mut Outbox<TtsEvent>) {
         let Some(reply) = self.contexts.live_mut(context) else { return };
+        self.tells_words |= !times.words.is_empty();
         let start_ms = reply.part_start_ms;
         let words = times.words.iter().zip(&times.end);
         let anchors: Vec<_> =
@@ -238,7 +251,7 @@ impl Protocol for Speaker {
                 }
             }
             ("done", Some(id)) => self.part_is_over(id, out),
-            ("error", Some(id)) if self.is_late_end(id, &read) => self.part_is_over(id, out),
+            ("error", Some(id)) if self.is_late_end(id, &read) => self.part_died(id, out),
             ("error", Some(id)) => self.contexts.fail(id, in_stream(self.provider, frame.as_bytes()), out),
             ("error", None) if named.is_none() => return Err(in_stream(self.provider, frame.as_bytes())),
             _ => {}
@@ -317,7 +330,8 @@ mod tests {
         };
         let long = 2 * CONTEXT_LIFE;
         assert_eq!(ends(&["One", "two."], 400, long), None);
-        assert_eq!(ends(&["One"], 400, long), Some(Cause::Refused), "a word is missing");
+        assert_eq!(ends(&[], 400, long), None, "a language without times of words");
+        assert_eq!(ends(&["One"], 400, long), Some(Cause::Malformed), "a word is missing");
         assert_eq!(ends(&["One", "two."], 500, long), Some(Cause::Unreachable), "not about the end");
         assert_eq!(ends(&["One", "two."], 400, Duration::ZERO), Some(Cause::Refused), "audio may be missing");
     }
