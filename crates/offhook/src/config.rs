@@ -1,16 +1,23 @@
 //! The settings of the process: defaults, then a file, then the environment. It does not know what they are used for.
 
 use anyhow::{Context as _, Result};
-use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
+use figment::util::nest;
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
 use offhook_core::E164;
 use offhook_server::telemetry::LogFormat;
 use serde::Deserialize;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// The reference: every setting with its default.
 pub const DEFAULTS: &str = include_str!("../../../offhook.default.toml");
+
+/// A shorter lease runs out while it is renewed; a longer one keeps callers waiting whose server has died.
+const LEASE_S: RangeInclusive<u32> = 1..=3_600;
 
 /// All settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,15 +65,24 @@ impl Config {
             anyhow::ensure!(file.is_file(), "there is no settings file {}", file.display());
             figment = figment.merge(Toml::file_exact(file));
         }
-        let environment = Env::prefixed("OFFHOOK_")
-            .filter(|key| {
-                ["server_", "log_", "demo_"].iter().any(|s| key.as_str().to_ascii_lowercase().starts_with(s))
-            })
-            .map(|key| key.as_str().to_ascii_lowercase().replacen('_', ".", 1).into());
-        figment
-            .merge(environment)
-            .extract()
-            .context("the settings cannot be read; offhook.default.toml has them all")
+        for variable in Variable::all() {
+            figment = figment.merge(variable);
+        }
+        let config: Config =
+            figment.extract().context("the settings cannot be read; offhook.default.toml has them all")?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let lease_s = self.server.lease_s;
+        anyhow::ensure!(
+            LEASE_S.contains(&lease_s),
+            "server.lease_s: {lease_s} is not between {} and {} seconds",
+            LEASE_S.start(),
+            LEASE_S.end()
+        );
+        Ok(())
     }
 
     /// The database's address.
@@ -95,6 +111,46 @@ impl Config {
     }
 }
 
+/// A setting that stands in the environment.
+#[derive(Debug)]
+struct Variable {
+    /// Its name in the reference: `server.listen`.
+    setting: String,
+    value: String,
+}
+
+impl Variable {
+    fn all() -> Vec<Variable> {
+        let sections = ["server.", "log.", "demo."];
+        Env::prefixed("OFFHOOK_")
+            .iter()
+            .map(|(name, value)| (name.as_str().to_ascii_lowercase().replacen('_', ".", 1), value))
+            .filter(|(setting, _)| sections.iter().any(|section| setting.starts_with(section)))
+            .map(|(setting, value)| Variable { setting, value })
+            .collect()
+    }
+
+    /// The value, of the type that the setting has in the reference: a node's name or a telephone number may look like a figure.
+    fn typed(&self) -> Value {
+        match Figment::from(Toml::string(DEFAULTS)).find_value(&self.setting) {
+            Ok(Value::String(..)) => Value::from(self.value.as_str()),
+            _ => self.value.parse().unwrap_or_else(|never: Infallible| match never {}),
+        }
+    }
+}
+
+impl Provider for Variable {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("an environment variable")
+            .interpolater(|_, keys| format!("OFFHOOK_{}", keys.join("_").to_ascii_uppercase()))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let nested = nest(&self.setting, self.typed());
+        Ok(nested.into_dict().map(|dict| Map::from([(Profile::Default, dict)])).unwrap_or_default())
+    }
+}
+
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -108,6 +164,45 @@ mod tests {
         let config = Config::load(None).unwrap();
         assert_eq!(config.server.listen.port(), 8080);
         assert!(config.database().starts_with("sqlite:///"), "{}", config.database());
+    }
+
+    #[test]
+    fn a_text_in_the_environment_stays_a_text_whatever_it_looks_like() {
+        let typed =
+            |setting: &str, value: &str| Variable { setting: setting.into(), value: value.into() }.typed();
+        for (setting, text) in [
+            ("server.node", "1"),
+            ("server.node", "0042"),
+            ("demo.number", "+15550100100"),
+            ("server.vault_key", "[a]"),
+            ("log.level", "true"),
+        ] {
+            assert_eq!(typed(setting, text).as_str(), Some(text), "{setting}");
+        }
+        assert_eq!(typed("server.lease_s", "20").to_u128(), Some(20));
+        assert_eq!(typed("demo.enabled", "false").to_bool(), Some(false));
+        let variable = |setting: &str, value: &str| {
+            let variable = Variable { setting: setting.into(), value: value.into() };
+            Figment::from(Toml::string(DEFAULTS))
+                .merge(variable)
+                .extract::<Config>()
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(variable("server.node", "1").unwrap().server.node, "1");
+        assert_eq!(variable("demo.number", "+15550100177").unwrap().demo.number.as_str(), "+15550100177");
+        let wrong = variable("server.lease_s", "soon").unwrap_err();
+        assert!(wrong.contains("OFFHOOK_SERVER_LEASE_S"), "{wrong}");
+        let unknown = variable("server.lissten", "127.0.0.1:9").unwrap_err();
+        assert!(unknown.contains("lissten"), "{unknown}");
+    }
+
+    #[test]
+    fn a_lease_is_neither_over_at_once_nor_endless() {
+        for (lease_s, good) in [(0, false), (1, true), (15, true), (3_601, false), (u32::MAX, false)] {
+            let mut config = Config::load(None).unwrap();
+            config.server.lease_s = lease_s;
+            assert_eq!(config.check().is_ok(), good, "{lease_s}");
+        }
     }
 
     #[test]
