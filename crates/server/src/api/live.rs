@@ -21,9 +21,14 @@ use offhook_core::{ConversationId, WorkspaceId};
 use offhook_store::{CallFilter, LogFrom, PAGE_ROWS_MAX, Page, Scope};
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, interval_at};
 use utoipa::ToSchema;
+
+/// How often the store is asked whether a watched call has ended.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// One event of one call. `event` is also the name of the server-sent event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -193,9 +198,15 @@ pub async fn workspace(
 ) -> Result<Response, Problem> {
     // Before the calls are read: what happens meanwhile comes twice rather than never.
     let from_now = app.around.live.watch();
-    let open = app.store.calls(&scope, CallFilter::Live, &Page::first(PAGE_ROWS_MAX)).await?;
-    let known = open.rows.into_iter().rev().flat_map(beginning).collect();
-    Ok(stream_of(known, from_now, Watched::Workspace(scope.workspace().clone()), stopping))
+    let mut open = Vec::new();
+    let mut page = Some(Page::first(PAGE_ROWS_MAX));
+    while let Some(wanted) = page {
+        let listed = app.store.calls(&scope, CallFilter::Live, &wanted).await?;
+        open.extend(listed.rows);
+        page = listed.next.map(|next| Page::after(next, PAGE_ROWS_MAX));
+    }
+    let known = open.into_iter().rev().flat_map(beginning).collect();
+    Ok(stream_of(app, known, from_now, Watched::Workspace(scope.workspace().clone()), stopping))
 }
 
 /// Watches one call: its transcript so far, then every line as it is said
@@ -212,30 +223,31 @@ pub async fn call(
 ) -> Result<Response, Problem> {
     let from_now = app.around.live.watch();
     let known = so_far(&app, &scope, &id).await?;
-    Ok(stream_of(known, from_now, Watched::Call(id), stopping))
+    Ok(stream_of(app, known, from_now, Watched::Call(scope, id), stopping))
 }
 
 /// What is watched.
 enum Watched {
     Workspace(WorkspaceId),
-    Call(ConversationId),
+    Call(Scope, ConversationId),
 }
 
 impl Watched {
     fn sees(&self, event: &live::LiveEvent) -> bool {
         match self {
             Watched::Workspace(id) => event.workspace == *id,
-            Watched::Call(id) => event.call == *id,
+            Watched::Call(_, id) => event.call == *id,
         }
     }
 
     fn is_over_with(&self, event: &LiveEvent) -> bool {
-        matches!((self, event), (Watched::Call(_), LiveEvent::Ended { .. }))
+        matches!((self, event), (Watched::Call(..), LiveEvent::Ended { .. }))
     }
 }
 
 /// What is known, then what happens until the watched is over or the server stops.
 fn stream_of(
+    app: Arc<App>,
     known: Vec<LiveEvent>,
     from_now: Receiver<Arc<live::LiveEvent>>,
     watched: Watched,
@@ -244,29 +256,54 @@ fn stream_of(
     let over = known.last().is_some_and(|event| watched.is_over_with(event));
     let live = (!over).then_some(from_now);
     let events = stream::iter(known)
-        .chain(happenings(live, watched))
+        .chain(happenings(app, live, watched))
         .take_until(stopping.closing.cancelled_owned())
         .map(|event| Event::default().event(event.name()).json_data(&event));
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }
 
+/// A watcher of one call also asks the store now and then: what this node tells may have been missed, or the end be another's.
 fn happenings(
+    app: Arc<App>,
     from_now: Option<Receiver<Arc<live::LiveEvent>>>,
     watched: Watched,
 ) -> impl Stream<Item = LiveEvent> {
-    stream::unfold((from_now, watched), |(from_now, watched)| async move {
-        let mut from_now = from_now?;
-        let event = loop {
-            match from_now.recv().await {
-                Ok(event) if watched.sees(&event) => break LiveEvent::of(&event),
-                Ok(_) => {}
-                Err(RecvError::Lagged(events)) => break LiveEvent::Missed { events },
-                Err(RecvError::Closed) => return None,
-            }
-        };
-        let rest = (!watched.is_over_with(&event)).then_some(from_now);
-        Some((event, (rest, watched)))
+    let again = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    stream::unfold((from_now, watched, again), move |(from_now, watched, mut again)| {
+        let app = app.clone();
+        async move {
+            let mut from_now = from_now?;
+            let events = loop {
+                tokio::select! {
+                    received = from_now.recv() => match received {
+                        Ok(event) if watched.sees(&event) => break vec![LiveEvent::of(&event)],
+                        Ok(_) => {}
+                        Err(RecvError::Lagged(events)) => break vec![LiveEvent::Missed { events }],
+                        Err(RecvError::Closed) => return None,
+                    },
+                    _ = again.tick() => if let Some(whole) = whole(&app, &watched).await {
+                        break whole;
+                    },
+                }
+            };
+            let over = events.last().is_some_and(|event| watched.is_over_with(event));
+            let rest = (!over).then_some(from_now);
+            Some((stream::iter(events), (rest, watched, again)))
+        }
     })
+    .flatten()
+}
+
+/// Every line of a watched call that has ended meanwhile, and its end.
+async fn whole(app: &App, watched: &Watched) -> Option<Vec<LiveEvent>> {
+    let Watched::Call(scope, id) = watched else { return None };
+    let status = app.store.call(scope, id).await.ok()?.status;
+    if status != CallStatus::Ended {
+        return None;
+    }
+    let known = so_far(app, scope, id).await.ok()?;
+    let begun = |event: &LiveEvent| matches!(event, LiveEvent::Ringing { .. } | LiveEvent::Answered { .. });
+    Some(known.into_iter().filter(|event| !begun(event)).collect())
 }
 
 /// How a call began.

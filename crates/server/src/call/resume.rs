@@ -10,6 +10,7 @@ use super::registry::Handle;
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
+use crate::live::{Happening, LiveEvent};
 use crate::problem::chain;
 use offhook_carriers::CarrierError;
 use offhook_core::ConversationId;
@@ -241,6 +242,9 @@ pub async fn bury(app: &App, lease: &CallLease) -> Result<(), NotResumed> {
         speech: None,
     });
     app.store.finish_call(lease, &finished).await?;
+    let (workspace, call) = (lease.scope().workspace().clone(), lease.call().clone());
+    let what = Happening::Ended { reason: EndedReason::MediaLost };
+    app.around.live.tell(LiveEvent { workspace, call, what });
     tracing::warn!(call.id = %lease.call(), "Call written off: its process died and its carrier did not come back");
     Ok(())
 }

@@ -12,7 +12,11 @@ use offhook_store::CallLease;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-on_both!(a_watcher_of_a_call_hears_it_from_its_beginning_to_its_end, an_ended_call_is_told_whole);
+on_both!(
+    a_watcher_of_a_call_hears_it_from_its_beginning_to_its_end,
+    an_ended_call_is_told_whole,
+    an_end_that_nobody_tells_is_found_in_the_store
+);
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -89,6 +93,29 @@ async fn an_ended_call_is_told_whole(house: House) {
         {"call":"cnv_…","event":"line","line":{"at_ms":1500,"cut":false,"number":1,"purpose":null,"speaker":"caller","text":"Are you open?","turn":1}}
         {"call":"cnv_…","event":"line","line":{"at_ms":2000,"cut":true,"number":2,"purpose":null,"speaker":"agent","text":"Until","turn":1}}
         {"call":"cnv_…","event":"ended","reason":"caller_hung_up"}"#]].assert_eq(&told.join("\n"));
+}
+
+async fn an_end_that_nobody_tells_is_found_in_the_store(house: House) {
+    let lease = house.call().await;
+    let mut events = house.stream(&format!("/api/calls/{}/events", lease.call())).await;
+    finish(&house, &lease).await;
+    let mut told = Vec::new();
+    while let Some(event) = next(&mut events).await {
+        told.push(event["event"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(told, ["ringing", "line", "line", "ended"]);
+}
+
+#[tokio::test]
+async fn a_workspace_is_told_of_all_its_calls() {
+    let house = House::sqlite().await;
+    for _ in 0..=offhook_store::PAGE_ROWS_MAX {
+        house.call().await;
+    }
+    let mut events = house.stream("/api/live").await;
+    for _ in 0..=offhook_store::PAGE_ROWS_MAX {
+        assert_eq!(next(&mut events).await.unwrap()["event"], "ringing");
+    }
 }
 
 #[tokio::test]
