@@ -1,17 +1,19 @@
 //! `offhook dial`: a simulated phone call into the running server, in real time, over the same sockets as a carrier's.
 
-use super::{Start, Where, first_workspace, open_store};
-use crate::demo;
+use super::watch::{self, Screen};
+use super::{Start, Where, first_workspace, open_store_without_secrets};
+use crate::config::Config;
+use crate::{demo, private_file};
 use anyhow::{Context as _, Result, bail, ensure};
-use offhook_core::entity::MessageRole;
-use offhook_core::{E164, Secret};
+use offhook_core::entity::{Call, MessageRole, Role};
+use offhook_core::{ConnectionId, ConversationId, E164, Secret};
 use offhook_media::LINE_RATE_HZ;
 use offhook_media::resample::Resampler;
 use offhook_media::wav::Wav;
 use offhook_providers::offline;
-use offhook_sim::carrier::twilio::{AfterLoss, CallOrder, OwnedNumber, TwilioSettings, TwilioSim};
+use offhook_sim::carrier::twilio::{AfterLoss, CallOrder, OwnedNumber, Proxy, TwilioSettings, TwilioSim};
 use offhook_sim::carrier::{CallerStep, Phone, RobotReport, follow};
-use offhook_store::{CallFilter, Page};
+use offhook_store::{PAGE_ROWS_MAX, Page, Scope, Store, StoreError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,58 +57,95 @@ const LAST_WORD_MS: u64 = 3_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the record of a call may take to be written.
 const RECORDED_WITHIN: Duration = Duration::from_secs(10);
+/// How often the store is asked for a call that is awaited.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub async fn run(args: Args) -> Result<()> {
     let config = args.at.config()?;
     let server = args.server.clone().unwrap_or_else(|| format!("http://{}", config.server.listen));
+    // The server believes what is signed for its public URL only; a proxy in between is not needed for that.
+    let public = match config.server.public_url.trim_end_matches('/') {
+        "" => server.clone(),
+        public => public.to_owned(),
+    };
     let to = args.to.clone().unwrap_or_else(|| config.demo.number.clone());
     let token = config.server.data.join("simulator.token");
-    let token = std::fs::read_to_string(&token).with_context(|| {
+    let token = private_file::read(&token)?.with_context(|| {
         format!("{} is missing: run `offhook serve` first, with the same data folder", token.display())
     })?;
 
+    let store = open_store_without_secrets(&config, Start::Existing).await?;
+    let scope = first_workspace(&store, "dial")
+        .await?
+        .context("there is no workspace yet: run `offhook serve` once")?;
+    let line = simulated_line(&store, &scope).await?;
+    let key = reading_key(&config, &store, &scope).await?;
+
     let settings = TwilioSettings {
         account_sid: demo::ACCOUNT.into(),
-        auth_token: Secret::new(token.trim().into()),
+        auth_token: token,
         numbers: vec![OwnedNumber {
-            voice_fallback_url: format!("{server}/hooks/twilio/voice-fallback"),
-            status_callback: format!("{server}/hooks/twilio/status"),
-            ..OwnedNumber::new(to.as_str(), format!("{server}/hooks/twilio/voice"))
+            voice_fallback_url: format!("{public}/hooks/twilio/voice-fallback"),
+            status_callback: format!("{public}/hooks/twilio/status"),
+            ..OwnedNumber::new(to.as_str(), format!("{public}/hooks/twilio/voice"))
         }],
+        proxy: Some(Proxy { public: public.clone(), behind: server.clone() }),
         ..TwilioSettings::default()
     };
     let carrier = TwilioSim::start(([127, 0, 0, 1], 0).into(), settings).await?;
     let script = script(&args)?;
     let call = carrier.call(CallOrder::new(to.as_str(), &args.from))?;
     let phone = call.phone();
-    println!("ringing {to} at {server}");
-    let telling = tokio::spawn(tell(phone.clone()));
+    println!("ringing {to} at {server}\n");
+    let screen = Arc::new(Screen::stdout());
+    let telling = tokio::spawn(tell(phone.clone(), screen.clone()));
+    let watching = tokio::spawn({
+        let (store, scope, line) = (store.clone(), scope.clone(), line.clone());
+        let (screen, sid) = (screen.clone(), call.sid().to_owned());
+        async move {
+            let id = begun(&store, &scope, &line, &sid).await?;
+            watch::show(&reqwest::Client::new(), &server, &key, &id, &screen).await
+        }
+    });
     if let Some(ms) = args.lose_socket {
         let call = call.clone();
         let phone = phone.clone();
+        let screen = screen.clone();
         tokio::spawn(async move {
             if phone.until(PATIENCE * 10, |p| p.now_ms() >= ms).await.is_ok() {
-                println!("{:>8.2} s  the media socket is lost", ms as f64 / 1e3);
+                screen.happened(ms, "the media socket is lost");
                 let _ = call.lose_socket(AfterLoss::Action);
             }
         });
     }
-    let report = follow(&phone, &script, PATIENCE).await;
+    let mut report = follow(&phone, &script, PATIENCE).await;
     // The agent may be saying goodbye: the last word is its own.
     let done = |p: &Phone| p.agent_quiet_ms().is_some_and(|quiet| quiet > LAST_WORD_MS);
     let last_said_ms = phone.caller_last_sound_ms().unwrap_or(0);
     let _ = phone.until(PATIENCE, |p| done(p) && p.agent_last_sound_ms() > Some(last_said_ms)).await;
     phone.hang_up();
     let status = call.until_over(PATIENCE).await?;
+    let watched = tokio::time::timeout(RECORDED_WITHIN, watching).await;
     telling.abort();
 
     std::fs::write(&args.wav, phone.recording().wav().to_bytes())
         .with_context(|| args.wav.display().to_string())?;
-    println!("\ncall {} ({}); what was said and heard: {}", call.sid(), status.as_str(), args.wav.display());
+    println!("\nwhat both heard: {} ({})", args.wav.display(), status.as_str());
+    report.look_for_answers(&phone);
     turns(&report);
-    transcript(&args, call.sid()).await?;
+    let record = recorded(&store, &scope, &line, call.sid()).await?;
+    if !matches!(watched, Ok(Ok(Ok(())))) {
+        println!("the call could not be watched to its end; what is stored of it:");
+        transcript(&store, &scope, &record).await?;
+    }
+    for tool in store.tool_calls(&scope, &record.id).await? {
+        println!("{} was used with {}", tool.name, tool.arguments.expose());
+    }
+    println!("ended: {}", record.ended_reason.as_deref().unwrap_or_default());
+    println!("run it again: offhook replay {}", record.id);
+    store.close().await?;
     for alert in carrier.alerts() {
-        println!("the carrier complains: {alert:?}");
+        println!("the carrier complains: {} {}", alert.code, alert.message);
     }
     match report.stopped {
         Some(why) => bail!("the call did not go as planned: {why}"),
@@ -157,63 +196,96 @@ fn speech(text: &str) -> Result<Vec<i16>> {
     Ok(narrow)
 }
 
-/// Says what happens on the line while it happens.
-async fn tell(phone: Phone) {
+/// Says what happens on the line beside what is said.
+async fn tell(phone: Phone, screen: Arc<Screen>) {
     use offhook_sim::carrier::What;
     let mut events = phone.events();
     while let Some(event) = events.next().await {
         let what = match event.what {
             What::Answered => "answered".to_owned(),
-            What::AgentStarted => "agent speaks".to_owned(),
-            What::AgentStopped => "agent is silent".to_owned(),
-            What::CallerStarted => "caller speaks".to_owned(),
-            What::CallerStopped => "caller is silent".to_owned(),
-            What::Cleared { dropped_ms } => format!("agent is interrupted, {dropped_ms} ms unheard"),
-            What::CarrierSaid { text } => format!("carrier says: {text}"),
+            What::Cleared { dropped_ms } => format!("interrupted: {dropped_ms} ms of the agent unheard"),
+            What::CarrierSaid { text } => format!("the carrier says: {text}"),
             What::DigitHeard { digit } => format!("key {digit} heard"),
-            What::HungUp { by } => format!("hung up by {by:?}"),
+            What::HungUp { by } => format!("hung up by {by:?}").to_lowercase(),
             _ => continue,
         };
-        println!("{:>8.2} s  {what}", event.at_ms as f64 / 1e3);
+        screen.happened(event.at_ms, &what);
     }
 }
 
-fn turns(report: &RobotReport) {
-    for (number, turn) in report.turns.iter().enumerate() {
-        match turn.latency_ms() {
-            Some(ms) => println!("turn {}: answered after {ms} ms", number + 1),
-            None => println!("turn {}: no answer", number + 1),
+/// The connection through which the simulated carrier rings.
+async fn simulated_line(store: &Store, scope: &Scope) -> Result<ConnectionId> {
+    let mut page = Page::first(PAGE_ROWS_MAX);
+    loop {
+        let listed = store.connections(scope, &page).await?;
+        if let Some(line) = listed.rows.into_iter().find(|connection| connection.name == demo::LINE) {
+            return Ok(line.id);
+        }
+        let next = listed.next.with_context(|| {
+            format!("there is no connection `{}`: run `offhook serve` with `demo.enabled`", demo::LINE)
+        })?;
+        page = Page::after(next, PAGE_ROWS_MAX);
+    }
+}
+
+/// The key that this command reads the server's live events with: made once, good for reading only.
+async fn reading_key(config: &Config, store: &Store, scope: &Scope) -> Result<Secret<String>> {
+    let path = config.server.data.join("dial.key");
+    if let Some(key) = private_file::read(&path)? {
+        match store.scope_for_api_key(&key).await {
+            Ok(_) => return Ok(key),
+            Err(StoreError::NotFound { .. }) => std::fs::remove_file(&path)?,
+            Err(error) => return Err(error.into()),
         }
     }
+    let (_, key) = store.create_api_key(scope, "offhook dial", Role::Viewer).await?;
+    private_file::read_or_create(&path, key)
 }
 
-/// Shows the stored transcript, as soon as it is written.
-async fn transcript(args: &Args, carrier_call: &str) -> Result<()> {
-    let store = open_store(&args.at.config()?, Start::Existing).await?;
-    let Some(scope) = first_workspace(&store, "dial").await? else {
-        bail!("the server's database is another one")
-    };
-    let deadline = tokio::time::Instant::now() + RECORDED_WITHIN;
-    let call = loop {
-        let calls = store.calls(&scope, CallFilter::All, &Page::first(20)).await?;
-        match calls.rows.into_iter().find(|c| c.carrier_call == carrier_call) {
-            Some(call) if call.ended_reason.is_some() => break call,
-            _ if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(100)).await
+/// The id of a call as soon as the server has begun it.
+async fn begun(store: &Store, scope: &Scope, line: &ConnectionId, sid: &str) -> Result<ConversationId> {
+    let looking = async {
+        loop {
+            match store.call_of_carrier(scope, line, sid).await {
+                Err(StoreError::NotFound { .. }) => tokio::time::sleep(LOOK_EVERY).await,
+                found => break Ok(found?.id),
             }
-            _ => bail!("the call's record was not written within {} s", RECORDED_WITHIN.as_secs()),
         }
     };
-    println!("{} ended: {}", call.id, call.ended_reason.as_deref().unwrap_or_default());
-    for message in store.messages(&scope, &call.id).await? {
+    tokio::time::timeout(PATIENCE, looking).await.context("the server has begun no call")?
+}
+
+/// The call's row once it is over.
+async fn recorded(store: &Store, scope: &Scope, line: &ConnectionId, sid: &str) -> Result<Call> {
+    let looking = async {
+        loop {
+            match store.call_of_carrier(scope, line, sid).await {
+                Ok(call) if call.ended_reason.is_some() => break Ok(call),
+                Ok(_) | Err(StoreError::NotFound { .. }) => tokio::time::sleep(LOOK_EVERY).await,
+                Err(error) => break Err(error.into()),
+            }
+        }
+    };
+    let late = || format!("the call's record was not written within {} s", RECORDED_WITHIN.as_secs());
+    tokio::time::timeout(RECORDED_WITHIN, looking).await.with_context(late)?
+}
+
+/// What is stored of what was said.
+async fn transcript(store: &Store, scope: &Scope, call: &Call) -> Result<()> {
+    for message in store.messages(scope, &call.id).await? {
         let cut = if message.heard.is_some() { " …" } else { "" };
         let gap = message.timing["playout_ms"].as_u64().map_or(String::new(), |ms| format!("  ({ms} ms)"));
         let who = if message.role == MessageRole::Member { "caller" } else { message.role.as_str() };
         println!("  {who:<6}  {}{cut}{gap}", message.text.expose());
     }
-    for tool in store.tool_calls(&scope, &call.id).await? {
-        println!("  tool    {} {}", tool.name, tool.arguments.expose());
+    Ok(())
+}
+
+fn turns(report: &RobotReport) {
+    for (number, turn) in report.turns.iter().enumerate() {
+        match turn.latency_ms() {
+            Some(ms) => println!("turn {}: heard an answer after {ms} ms", number + 1),
+            None => println!("turn {}: no answer", number + 1),
+        }
     }
-    println!("run it again: offhook replay {}", call.id);
-    Ok(store.close().await?)
 }

@@ -8,6 +8,7 @@ pub mod replay;
 pub mod serve;
 pub mod simulate;
 pub mod vault;
+pub mod watch;
 
 use crate::config::Config;
 use crate::private_file;

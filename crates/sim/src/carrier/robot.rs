@@ -83,7 +83,28 @@ pub async fn follow(phone: &Phone, script: &[CallerStep], patience: Duration) ->
             }
         }
     }
-    RobotReport { turns: robot.turns_with_answers(), steps_done, stopped }
+    let mut report = RobotReport { turns: robot.turns, steps_done, stopped };
+    report.look_for_answers(phone);
+    report
+}
+
+impl RobotReport {
+    /// Finds what the agent answered to each turn. The last answer may come when the script has ended: then look again.
+    pub fn look_for_answers(&mut self, phone: &Phone) {
+        let history = phone.history();
+        let first = |what: What, from_ms: u64, to_ms: u64| {
+            let mut hits = history.iter().filter(|event| event.what == what);
+            hits.find(|event| (from_ms..to_ms).contains(&event.at_ms)).map(|event| event.at_ms)
+        };
+        let next_starts = self.turns.iter().skip(1).map(|turn| turn.caller_started_ms).chain([u64::MAX]);
+        let next_starts: Vec<_> = next_starts.collect();
+        for (turn, next_ms) in self.turns.iter_mut().zip(next_starts) {
+            turn.agent_started_ms = first(What::AgentStarted, turn.caller_ended_ms, next_ms);
+            if turn.barge_in {
+                turn.agent_stopped_ms = first(What::AgentStopped, turn.caller_started_ms, next_ms);
+            }
+        }
+    }
 }
 
 struct Robot<'a> {
@@ -144,22 +165,5 @@ impl Robot<'_> {
             });
         }
         said
-    }
-
-    fn turns_with_answers(self) -> Vec<RobotTurn> {
-        let history = self.phone.history();
-        let first = |what: What, from_ms: u64, to_ms: u64| {
-            let mut hits = history.iter().filter(|event| event.what == what);
-            hits.find(|event| (from_ms..to_ms).contains(&event.at_ms)).map(|event| event.at_ms)
-        };
-        let next_starts = self.turns.iter().skip(1).map(|turn| turn.caller_started_ms).chain([u64::MAX]);
-        let mut turns = self.turns.clone();
-        for (turn, next_ms) in turns.iter_mut().zip(next_starts) {
-            turn.agent_started_ms = first(What::AgentStarted, turn.caller_ended_ms, next_ms);
-            if turn.barge_in {
-                turn.agent_stopped_ms = first(What::AgentStopped, turn.caller_started_ms, next_ms);
-            }
-        }
-        turns
     }
 }

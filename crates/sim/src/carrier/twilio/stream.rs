@@ -101,7 +101,8 @@ pub(super) async fn run(
 
 async fn connect(sim: &Sim, call: &Call, url: &str) -> Result<Socket, (StreamLoss, String)> {
     let opening = async {
-        let mut request = url.into_client_request()?;
+        let arrives_at = sim.webhooks.arrives_at(url);
+        let mut request = arrives_at.as_str().into_client_request()?;
         let headers = request.headers_mut();
         headers.insert("user-agent", http::HeaderValue::from_static("Twilio.TmeWs/1.0"));
         if let Some(signature) = sim.webhooks.signature(url, &[], call.signing) {
@@ -110,7 +111,7 @@ async fn connect(sim: &Sim, call: &Call, url: &str) -> Result<Socket, (StreamLos
                 http::HeaderValue::try_from(signature).map_err(http::Error::from)?,
             );
         }
-        let tcp = connect_tcp(url).await?;
+        let tcp = connect_tcp(&arrives_at).await?;
         tcp.set_nodelay(true)?;
         let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
         client_async_tls_with_config(request, tcp, Some(config), None).await

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::{random_hex, sign};
+use super::{Proxy, random_hex, sign};
 
 /// No webhook of a call may take longer, retries included.
 const TOTAL_LIMIT_MS: u64 = 15_000;
@@ -137,6 +137,7 @@ pub(super) struct Webhooks {
     http: reqwest::Client,
     token: Secret<String>,
     signs_default_port: bool,
+    proxy: Option<Proxy>,
     sent: Mutex<Sent>,
 }
 
@@ -147,9 +148,18 @@ struct Sent {
 }
 
 impl Webhooks {
-    pub(super) fn new(token: Secret<String>, signs_default_port: bool) -> Result<Webhooks, reqwest::Error> {
+    pub(super) fn new(
+        token: Secret<String>,
+        signs_default_port: bool,
+        proxy: Option<Proxy>,
+    ) -> Result<Webhooks, reqwest::Error> {
         let http = client(DEFAULT_CONNECT_MS)?;
-        Ok(Webhooks { http, token, signs_default_port, sent: Mutex::default() })
+        Ok(Webhooks { http, token, signs_default_port, proxy, sent: Mutex::default() })
+    }
+
+    /// Where a request to this URL arrives.
+    pub(super) fn arrives_at(&self, url: &str) -> String {
+        self.proxy.as_ref().map_or_else(|| url.to_owned(), |proxy| proxy.passes_on(url))
     }
 
     /// Sends a webhook: the whole answer, or why there is none.
@@ -172,7 +182,8 @@ impl Webhooks {
     ) -> Result<u16, WebhookFailure> {
         let url = sign::url_with_body_hash(url, body.as_bytes());
         let sent_body = if signing == Signing::TamperedBody { format!("{body} ") } else { body.to_owned() };
-        let mut request = self.http.post(&url).header(CONTENT_TYPE, "application/json").body(sent_body);
+        let mut request =
+            self.http.post(self.arrives_at(&url)).header(CONTENT_TYPE, "application/json").body(sent_body);
         if let Some(signature) = self.signature(&url, &[], signing) {
             request = request.header("X-Twilio-Signature", signature);
         }
@@ -272,16 +283,17 @@ impl Webhooks {
         for redirects in 0..=MAX_REDIRECTS {
             let posts = request.method == HttpMethod::Post && redirects == 0;
             let params = if posts { request.params.as_slice() } else { &[] };
-            let target = Url::parse(&url).map_err(invalid)?;
+            let asked = Url::parse(&url).map_err(invalid)?;
+            let target = Url::parse(&self.arrives_at(&url)).map_err(invalid)?;
             let mut builder = if posts {
                 let mut form = Serializer::new(String::new());
                 form.extend_pairs(params);
                 if request.signing == Signing::TamperedBody {
                     form.append_pair("Tampered", "1");
                 }
-                http.post(target.clone()).header(CONTENT_TYPE, FORM).body(form.finish())
+                http.post(target).header(CONTENT_TYPE, FORM).body(form.finish())
             } else {
-                http.get(target.clone())
+                http.get(target)
             };
             if let Some(signature) = self.signature(&url, params, request.signing) {
                 builder = builder.header("X-Twilio-Signature", signature);
@@ -293,7 +305,7 @@ impl Webhooks {
                 return read(answer, url).await;
             }
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-            url = target.join(location.unwrap_or_default()).map_err(invalid)?.into();
+            url = asked.join(location.unwrap_or_default()).map_err(invalid)?.into();
         }
         Err((Trouble::Other, WebhookFailure::new(11215, "too many redirects")))
     }
