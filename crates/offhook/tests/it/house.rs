@@ -111,7 +111,7 @@ impl Place {
     }
 
     /// The command on this installation.
-    fn offhook(&self, arguments: &[&str]) -> Command {
+    pub fn offhook(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
         command.args(arguments).arg("--data").arg(self.folder.path());
         command

@@ -7,6 +7,7 @@ mod door;
 mod line;
 
 mod calls;
+mod dial;
 mod faults;
 mod official;
 mod prompts;
