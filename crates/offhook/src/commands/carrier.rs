@@ -28,16 +28,18 @@ pub async fn run(args: Args) -> Result<()> {
             text.split_once('=').with_context(|| format!("--number {text}: NUMBER=URL is wanted"))?;
         Ok(OwnedNumber::new(number, url))
     });
+    let numbers = numbers.collect::<Result<Vec<_>>>()?;
+    let to = numbers.first().map_or("+15550100100".to_owned(), |number| number.e164.clone());
     let settings = TwilioSettings {
         account_sid: args.account,
         auth_token: Secret::new(args.auth_token),
-        numbers: numbers.collect::<Result<_>>()?,
+        numbers,
         ..TwilioSettings::default()
     };
     let sim = TwilioSim::start(args.listen, settings).await.with_context(|| args.listen.to_string())?;
     println!("ready {}", sim.base_url());
     println!(
-        "place a call: curl -d '{{\"to\":\"+15550100100\",\"from\":\"+15550100001\"}}' -H 'content-type: application/json' {}/_sim/calls",
+        "place a call: curl -d '{{\"to\":\"{to}\",\"from\":\"+15550100001\"}}' -H 'content-type: application/json' {}/_sim/calls",
         sim.base_url()
     );
     tokio::signal::ctrl_c().await?;

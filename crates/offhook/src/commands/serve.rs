@@ -12,6 +12,7 @@ use offhook_server::app::App;
 use offhook_server::call::driver::Surroundings;
 use offhook_server::call::recorder::Recorder;
 use offhook_server::call::registry::Registry;
+use offhook_server::connection;
 use offhook_server::live::Live;
 use offhook_server::speech::Phrasebook;
 use offhook_store::{Apply, Node, Scope, Store, WorkspaceSpec, system_environment};
@@ -57,6 +58,9 @@ pub async fn run(args: Args) -> Result<()> {
         let token = simulator_token(&config, &*environment)?;
         let (declaration, words) =
             demo::declaration(&config.demo.number, token, |name| std::env::var(name).ok());
+        for spec in &declaration.connections {
+            connection::check(spec).with_context(|| format!("the demo agent's connection {}", spec.name))?;
+        }
         store.apply(&scope, &declaration, Apply::Write).await.context("the demo agent")?;
         println!("demo agent on {}: {words}", config.demo.number);
     }
