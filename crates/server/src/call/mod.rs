@@ -2,6 +2,7 @@
 
 pub mod arrive;
 pub mod driver;
+mod ear;
 pub mod finish;
 pub mod ledger;
 pub mod line;
@@ -12,3 +13,4 @@ pub mod recorder;
 pub mod registry;
 pub mod rehearse;
 pub mod resume;
+mod voice;

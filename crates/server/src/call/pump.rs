@@ -1,23 +1,19 @@
 //! The audio of one call: caller to recogniser, voices to caller, every 20 ms. It tells the machine facts about audio
 //! and carries out its orders; it decides nothing, and no slow decision delays it.
 
+use super::ear::{Ear, next_from_stt};
 use super::line::{Line, LineEvent, Lost};
 use super::playout::{BYTES_PER_MS, Mark, Outgoing, Playout};
+use super::voice::{Voice, next_from_voices};
 use crate::speech::{Speech, Spoken};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use offhook_core::ChatMessage;
 use offhook_core::call::{Anchor, Command, Input, ReplyId, SttId};
 use offhook_media::dtmf::{self, Keying};
-use offhook_media::echo::{EchoGate, Source};
-use offhook_media::g711::{Law, MU_LAW_SILENCE};
+use offhook_media::g711::Law;
 use offhook_media::resample::Resampler;
-use offhook_media::vad::{Settings, Vad, VadEvent};
-use offhook_providers::{
-    AudioFormat, SttCommand, SttEvent, SttOptions, SttSession, TtsCommand, TtsEvent, TtsOptions, TtsSession,
-};
-use std::future::poll_fn;
+use offhook_providers::{AudioFormat, SttCommand, SttEvent, SttOptions, TtsCommand, TtsEvent, TtsOptions};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -28,15 +24,10 @@ pub const FACTS_QUEUE: usize = 2_048;
 pub const ORDERS_QUEUE: usize = 512;
 /// How often the progress of a voice is told, in ms of its audio.
 const PROGRESS_MS: u32 = 200;
-/// Silence that is taken for the end of speech: longer than the stops within words, shorter than a breath.
-const VAD_HANG_MS: u32 = 70;
 /// A mark that differs by more from where the caller was thought to be is believed.
 const RESYNC_BYTES: usize = 200 * BYTES_PER_MS;
 /// The carrier sends a frame every 20 ms, also of silence: a media socket that is still for so long is lost, whatever TCP says.
 const LINE_SILENT: Duration = Duration::from_secs(3);
-/// Audio for the recogniser is taken from blocks of this size.
-const BLOCK_BYTES: usize = 8 * 1024;
-
 /// The reply after which the machine has none.
 const LAST_REPLY: ReplyId = ReplyId(u32::MAX);
 
@@ -74,35 +65,6 @@ pub struct Pump {
     context: Option<Arc<[ChatMessage]>>,
 }
 
-struct Ear {
-    stt: Option<(SttId, SttSession, AudioFormat)>,
-    vad: Vad,
-    vad_events: Vec<VadEvent>,
-    gate: EchoGate,
-    /// What sounds like speech is the agent's own voice coming back: it is kept from recogniser and machine.
-    echoing: bool,
-    played: Vec<i16>,
-    /// Audio since the pump began, in samples.
-    samples: u64,
-    pcm: Vec<i16>,
-    wide: Vec<i16>,
-    resampler: Option<Resampler>,
-    block: BytesMut,
-    overflowed: u64,
-}
-
-struct Voice {
-    index: u8,
-    session: TtsSession,
-    format: AudioFormat,
-    /// Audio of another rate is brought to the line's, reply by reply.
-    resampler: Option<(ReplyId, Resampler)>,
-    pcm: Vec<i16>,
-    narrow: Vec<i16>,
-    mulaw: Vec<u8>,
-    alive: bool,
-}
-
 /// What the machine was told of a reply's synthesis.
 struct Told {
     reply: ReplyId,
@@ -133,26 +95,12 @@ enum Event {
 impl Pump {
     /// A pump without a line yet.
     pub fn new(speech: Arc<Speech>, facts: mpsc::Sender<Input>) -> Self {
-        let ear = Ear {
-            stt: None,
-            vad: Vad::new(Settings { hang_ms: VAD_HANG_MS, ..Settings::default() }),
-            vad_events: Vec::new(),
-            gate: EchoGate::new(),
-            echoing: false,
-            played: Vec::new(),
-            samples: 0,
-            pcm: Vec::new(),
-            wide: Vec::new(),
-            resampler: None,
-            block: BytesMut::new(),
-            overflowed: 0,
-        };
         Pump {
             speech,
             facts,
             line: None,
             line_heard_at: Instant::now(),
-            ear,
+            ear: Ear::new(),
             voices: Vec::new(),
             playout: Playout::default(),
             learning: Vec::new(),
@@ -362,16 +310,7 @@ impl Pump {
     fn open_voice(&mut self, index: u8) {
         let Some(tts) = self.speech.tts.get(usize::from(index)) else { return };
         let session = tts.open(TtsOptions { language: self.speech.language.clone() });
-        let voice = Voice {
-            index,
-            session,
-            format: tts.format(),
-            resampler: None,
-            pcm: Vec::new(),
-            narrow: Vec::new(),
-            mulaw: Vec::new(),
-            alive: true,
-        };
+        let voice = Voice::new(index, session, tts.format());
         self.voices.retain(|v| v.index != index);
         self.voices.push(voice);
     }
@@ -592,111 +531,6 @@ impl Pump {
     }
 }
 
-impl Ear {
-    /// Takes a frame of the caller's audio, and what of the agent's was played meanwhile.
-    fn hear(&mut self, mulaw: &[u8], plays: &[u8]) -> Vec<Input> {
-        self.pcm.clear();
-        Law::Mu.decode(mulaw, &mut self.pcm);
-        self.samples += self.pcm.len() as u64;
-        if !plays.is_empty() {
-            self.played.clear();
-            Law::Mu.decode(plays, &mut self.played);
-            self.gate.played(&self.played);
-        }
-        self.gate.heard(&self.pcm);
-        self.vad.push(&self.pcm, &mut self.vad_events);
-        let mut facts = Vec::new();
-        for event in self.vad_events.drain(..) {
-            match event {
-                VadEvent::SpeechStarted { .. } => {
-                    self.echoing = matches!(self.gate.source(), Source::Echo { .. });
-                    if !self.echoing {
-                        facts.push(Input::SpeechStarted);
-                    }
-                }
-                VadEvent::SpeechStopped { at_ms } => {
-                    if !std::mem::take(&mut self.echoing) {
-                        let silence_ms = (self.samples / 8).saturating_sub(at_ms) as u32;
-                        facts.push(Input::SpeechStopped { silence_ms });
-                    }
-                }
-            }
-        }
-        if self.echoing && self.vad.is_speaking() && self.gate.source() == Source::Caller {
-            // Somebody talks over the echo.
-            self.echoing = false;
-            facts.push(Input::SpeechStarted);
-        }
-        self.feed(mulaw);
-        facts
-    }
-
-    /// Gives a frame to the recogniser.
-    fn feed(&mut self, mulaw: &[u8]) {
-        if self.echoing {
-            self.pcm.fill(0);
-        }
-        let Some((_, session, format)) = &self.stt else { return };
-        if self.block.capacity() < mulaw.len() * 4 {
-            self.block.reserve(BLOCK_BYTES);
-        }
-        match (format, &mut self.resampler) {
-            (AudioFormat::Mulaw, _) if self.echoing => self.block.resize(mulaw.len(), MU_LAW_SILENCE),
-            (AudioFormat::Mulaw, _) => self.block.extend_from_slice(mulaw),
-            (AudioFormat::Linear16 { .. }, resampler) => {
-                let pcm = match resampler {
-                    Some(resampler) => {
-                        self.wide.clear();
-                        resampler.push(&self.pcm, &mut self.wide);
-                        &self.wide
-                    }
-                    None => &self.pcm,
-                };
-                pcm.iter().for_each(|sample| self.block.extend_from_slice(&sample.to_le_bytes()));
-            }
-        }
-        let audio = self.block.split().freeze();
-        if !audio.is_empty() && session.commands.try_send(SttCommand::Audio(audio)).is_err() {
-            self.overflowed += 1;
-            if self.overflowed.is_power_of_two() {
-                tracing::warn!(frames = self.overflowed, "The recogniser does not take audio fast enough");
-            }
-        }
-    }
-}
-
-impl Voice {
-    /// A voice's audio as the line wants it.
-    fn for_line<'a>(&mut self, reply: ReplyId, audio: &'a [u8], mulaw: &'a mut Vec<u8>) -> &'a [u8] {
-        let AudioFormat::Linear16 { rate_hz } = self.format else { return audio };
-        self.pcm.clear();
-        self.pcm.extend(audio.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])));
-        mulaw.clear();
-        if rate_hz == offhook_media::LINE_RATE_HZ {
-            Law::Mu.encode(&self.pcm, mulaw);
-            return mulaw;
-        }
-        if self.resampler.as_ref().is_none_or(|(of, _)| *of != reply) {
-            self.resampler = Resampler::new(rate_hz, offhook_media::LINE_RATE_HZ).ok().map(|r| (reply, r));
-        }
-        self.narrow.clear();
-        if let Some((_, resampler)) = &mut self.resampler {
-            resampler.push(&self.pcm, &mut self.narrow);
-        }
-        Law::Mu.encode(&self.narrow, mulaw);
-        mulaw
-    }
-
-    /// What the resampler still holds of a reply.
-    fn rest(&mut self, reply: ReplyId, mulaw: &mut Vec<u8>) {
-        if let Some((_, mut resampler)) = self.resampler.take_if(|(of, _)| *of == reply) {
-            self.narrow.clear();
-            resampler.flush(&mut self.narrow);
-            Law::Mu.encode(&self.narrow, mulaw);
-        }
-    }
-}
-
 async fn next_from_line(line: &mut Option<Box<Line>>) -> LineEvent {
     match line {
         Some(line) => line.next().await,
@@ -704,30 +538,11 @@ async fn next_from_line(line: &mut Option<Box<Line>>) -> LineEvent {
     }
 }
 
-async fn next_from_stt(stt: &mut Option<(SttId, SttSession, AudioFormat)>) -> Option<SttEvent> {
-    match stt {
-        Some((_, session, _)) => session.events.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_from_voices(voices: &mut [Voice]) -> (usize, Option<TtsEvent>) {
-    poll_fn(|cx| {
-        for (index, voice) in voices.iter_mut().enumerate().filter(|(_, v)| v.alive) {
-            if let Poll::Ready(event) = voice.session.events.poll_recv(cx) {
-                return Poll::Ready((index, event));
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::speech::Phrasebook;
-    use offhook_providers::Tts;
+    use offhook_providers::{Tts, TtsSession};
     use std::sync::Mutex;
 
     /// A voice that says what it is made to.
