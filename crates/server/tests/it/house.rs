@@ -27,6 +27,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, Once};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
@@ -54,6 +55,9 @@ macro_rules! on_both {
 /// Caller and callee of every call here.
 pub const CALLER: &str = "+14155550199";
 pub const CALLED: &str = "+14155550100";
+
+/// The longest wait for anything that is expected.
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A server.
 pub struct House {
@@ -104,6 +108,16 @@ impl io::Write for Pen {
 /// Everything that was logged so far, whichever test did it.
 pub fn log() -> String {
     String::from_utf8(LOG.lock().unwrap().clone()).unwrap()
+}
+
+/// Waits until something comes true.
+pub async fn until(condition: impl Fn() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, met).await.expect("it comes true in time");
 }
 
 fn keep_a_log() {

@@ -8,6 +8,7 @@ mod agents;
 mod calls;
 mod connections;
 mod document;
+mod driver;
 mod keys;
 mod live;
 mod logs;

@@ -1,18 +1,15 @@
 //! What calls leave behind is written, if need be later, and one call's bad line costs no other call its own.
 
-use crate::house::{self, House};
+use crate::house::{self, House, LIMIT, until};
 use offhook_core::Pii;
 use offhook_core::entity::{CallEvent, CallStatus};
 use offhook_server::call::recorder::Lines;
 use offhook_store::{CallLease, FinishedCall, LogFrom};
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
 on_both!(a_line_that_cannot_be_stored_costs_no_other_call_its_own);
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn lines(lease: &Arc<CallLease>, orders: &str, written: &watch::Sender<u32>) -> Lines {
     let (input, orders) = (Pii::new("\"started\"".into()), orders.into());
@@ -59,13 +56,4 @@ async fn an_end_waits_for_a_database_that_is_away_and_the_call_is_ours_until_the
     until(|| !registry.has(lease.call())).await;
     let call = house.app.store.call(lease.scope(), lease.call()).await.unwrap();
     assert_eq!((call.status, call.ended_reason.as_deref()), (CallStatus::Ended, Some("caller_hung_up")));
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    let met = async {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LIMIT, met).await.expect("it comes true in time");
 }

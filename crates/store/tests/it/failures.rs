@@ -228,4 +228,8 @@ async fn a_postgres_with_a_full_disk_says_so() {
     db.raw().await.execute_unprepared(full).await.unwrap();
     let error = db.store.create_agent(&scope, &receptionist("late")).await.unwrap_err();
     assert!(matches!(error, StoreError::Full(_)), "{error:?}");
+    assert!(
+        error.is_outage() && !error.is_transient(),
+        "what must not be lost waits until somebody has made room"
+    );
 }
