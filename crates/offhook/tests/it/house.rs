@@ -214,6 +214,13 @@ impl House {
         listed["items"].as_array().unwrap().iter().find(|item| fits(item)).unwrap().clone()
     }
 
+    /// Makes something by the API.
+    pub async fn create(&self, path: &str, what: Value) -> Value {
+        let url = format!("http://{}{path}", self.door.address);
+        let answer = self.http.post(&url).bearer_auth(&self.key).json(&what).send().await.unwrap();
+        answer.error_for_status().unwrap().json().await.unwrap()
+    }
+
     /// Changes something by the API.
     pub async fn change(&self, path: &str, change: Value) {
         let url = format!("http://{}{path}", self.door.address);

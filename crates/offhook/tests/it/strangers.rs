@@ -11,12 +11,18 @@ use offhook_sim::provider::Rule;
 use serde_json::{Value, json};
 use sha1::Sha1;
 use std::collections::BTreeMap;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-on_both!(webhooks_that_are_not_the_carriers_are_refused, media_sockets_open_once_for_their_own_call);
+on_both!(
+    webhooks_that_are_not_the_carriers_are_refused,
+    media_sockets_open_once_for_their_own_call,
+    another_account_says_nothing_about_a_call_of_the_same_name,
+    a_client_that_hangs_does_not_spoil_the_end,
+);
 
 const QUESTION: &str = "How much is your bread?";
 const ANSWER: &str = "Our bread is two euros.";
@@ -26,7 +32,11 @@ const HUGE_BYTES: usize = 10 << 20;
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 fn signature(url: &str, params: &BTreeMap<&str, &str>) -> String {
-    let mut hmac = Hmac::<Sha1>::new_from_slice(TOKEN.as_bytes()).unwrap();
+    signed_with(TOKEN, url, params)
+}
+
+fn signed_with(token: &str, url: &str, params: &BTreeMap<&str, &str>) -> String {
+    let mut hmac = Hmac::<Sha1>::new_from_slice(token.as_bytes()).unwrap();
     hmac.update(url.as_bytes());
     for (name, value) in params {
         hmac.update(name.as_bytes());
@@ -237,5 +247,47 @@ async fn media_sockets_open_once_for_their_own_call(place: Place) {
     caller.ask(QUESTION).await;
     caller.hang_up().await;
     assert_eq!(caller.heard(), words(&format!("{GREETING} {ANSWER}")), "the call was not disturbed");
+    house.close().await;
+}
+
+async fn another_account_says_nothing_about_a_call_of_the_same_name(place: Place) {
+    const THEIRS: &str = "AC00000000000000000000000000000002";
+    const THEIR_TOKEN: &str = "another token, which signs their webhooks";
+    const THEIR_NUMBER: &str = "+15550100003";
+    let house = House::open(place, json!({})).await;
+    house.first.program(|program| program.rules = vec![Rule::text("bread", ANSWER)]);
+    let connection = json!({ "kind": "twilio", "name": "theirs", "account": THEIRS, "secret": THEIR_TOKEN });
+    let connection = house.create("/api/connections", connection).await;
+    let number = json!({ "e164": THEIR_NUMBER, "name": "theirs", "connection": connection["id"], "forward_to": NUMBER });
+    house.create("/api/phone-numbers", number).await;
+    let caller = house.ring();
+    caller.greeted().await;
+
+    let url = format!("http://{}/hooks/twilio/status", house.door.address);
+    let params = BTreeMap::from([
+        ("AccountSid", THEIRS),
+        ("ApiVersion", "2010-04-01"),
+        ("CallSid", caller.call.sid()),
+        ("CallStatus", "completed"),
+        ("From", "+15550108888"),
+        ("To", THEIR_NUMBER),
+    ]);
+    let told = reqwest::Client::new().post(&url).form(&params);
+    let told =
+        told.header("x-twilio-signature", signed_with(THEIR_TOKEN, &url, &params)).send().await.unwrap();
+    assert_eq!(told.status(), 204, "it is believed, of their own call");
+    caller.ask(QUESTION).await;
+    caller.hang_up().await;
+    assert_eq!(caller.heard(), words(&format!("{GREETING} {ANSWER}")), "ours goes on");
+    house.close().await;
+}
+
+async fn a_client_that_hangs_does_not_spoil_the_end(place: Place) {
+    let house = House::open(place, json!({})).await;
+    let mut client = TcpStream::connect(house.door.behind().unwrap()).await.unwrap();
+    let half = "POST /hooks/twilio/voice HTTP/1.1\r\nhost: offhook\r\ncontent-length: 10\r\n\r\nhalf";
+    client.write_all(half.as_bytes()).await.unwrap();
+    // Answered after it: the half has been read.
+    house.calls().await;
     house.close().await;
 }
