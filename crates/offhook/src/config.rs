@@ -102,6 +102,11 @@ impl Config {
         }
     }
 
+    /// The file that tells other commands where the server serves.
+    pub fn served_at(&self) -> PathBuf {
+        self.server.data.join("served-at")
+    }
+
     /// The file of the keys that seal credentials.
     pub fn vault_key(&self) -> PathBuf {
         match self.server.vault_key.as_str() {

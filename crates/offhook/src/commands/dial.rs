@@ -29,7 +29,7 @@ pub struct Args {
     /// Who rings
     #[arg(long, default_value = "+15550100001", value_name = "NUMBER")]
     from: String,
-    /// The server's address, if it is not `server.listen`
+    /// The server's address, if it is not the one that was last served from the data folder
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// Talk over the agent after so many ms of each of its replies but the greeting
@@ -62,7 +62,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub async fn run(args: Args) -> Result<()> {
     let config = args.at.config()?;
-    let server = args.server.clone().unwrap_or_else(|| format!("http://{}", config.server.listen));
+    let server = match &args.server {
+        Some(server) => server.trim_end_matches('/').to_owned(),
+        None => served_at(&config)?,
+    };
     // The server believes what is signed for its public URL only; a proxy in between is not needed for that.
     let public = match config.server.public_url.trim_end_matches('/') {
         "" => server.clone(),
@@ -81,6 +84,10 @@ pub async fn run(args: Args) -> Result<()> {
     let line = simulated_line(&store, &scope).await?;
     let key = reading_key(&config, &store, &scope).await?;
 
+    ensure!(
+        reqwest::get(format!("{server}/healthz")).await.is_ok(),
+        "no server answers at {server}: start `offhook serve`, or give the address of one with --server"
+    );
     let settings = TwilioSettings {
         account_sid: demo::ACCOUNT.into(),
         auth_token: token,
@@ -150,6 +157,18 @@ pub async fn run(args: Args) -> Result<()> {
     match report.stopped {
         Some(why) => bail!("the call did not go as planned: {why}"),
         None => Ok(()),
+    }
+}
+
+/// Where a server of this installation serves, or did last: it may listen elsewhere than the settings say here.
+fn served_at(config: &Config) -> Result<String> {
+    let file = config.served_at();
+    match std::fs::read_to_string(&file) {
+        Ok(server) => Ok(server.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(format!("http://{}", config.server.listen))
+        }
+        Err(error) => Err(error).with_context(|| file.display().to_string()),
     }
 }
 

@@ -90,6 +90,9 @@ pub async fn run(args: Args) -> Result<()> {
         environment,
         store,
     });
+    let served_at = config.served_at();
+    std::fs::write(&served_at, format!("http://{address}\n"))
+        .with_context(|| format!("{} cannot be written", served_at.display()))?;
     println!("ready http://{address}");
     offhook_server::router::serve(
         app,
