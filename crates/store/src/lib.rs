@@ -96,8 +96,8 @@ impl Store {
             other => other.into(),
         };
         let pending = Migrator::get_pending_migrations(&tx).await.map_err(not_ours)?.len();
-        Migrator::up(&tx, None).await.map_err(not_ours)?;
         if pending > 0 {
+            Migrator::up(&tx, None).await.map_err(not_ours)?;
             dialect::check_references(&tx).await?;
         }
         // A database that needs no migration may still be one that we must not write.

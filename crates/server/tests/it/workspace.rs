@@ -27,6 +27,8 @@ async fn a_workspace_is_read_and_changed(house: House) {
     );
     assert_eq!(house.patch("/api/workspace", move_to("Asia/Tokyo")).await.status, StatusCode::CONFLICT);
     assert_eq!(house.get("/api/workspace").await.json(), changed);
+    let hours = house.patch("/api/workspace", json!({ "business_hours": { "foo": [1] } })).await;
+    assert_eq!(hours.status, StatusCode::UNPROCESSABLE_ENTITY, "nothing is taken that nothing reads");
     house.patch("/api/workspace", json!({ "time_zone": "Europe/Atlantis" })).await.check(&expect![[r#"
         422 Unprocessable Entity
         {
