@@ -3,7 +3,7 @@
 
 use crate::app::App;
 use crate::call::registry::Letter;
-use crate::call::resume::{self, NotResumed, ROUSE_AFTER, Roused};
+use crate::call::resume::{self, NotResumed, ROUSE_AFTER, ROUSE_AGAIN, Roused};
 use crate::problem::chain;
 use crate::telemetry;
 use offhook_core::ConversationId;
@@ -159,14 +159,19 @@ async fn orphans(app: &App, pulse: &Pulse) -> Result<Vec<CallLease>, StoreError>
 /// Waits until the carrier of a call whose process died asks what comes next, or tells it to; one that stays away is written off.
 async fn care(app: Arc<App>, lease: CallLease) {
     let taken_up = || app.around.registry.is_draining() || app.around.registry.has(lease.call());
+    let patience = Instant::now() + ORPHAN_PATIENCE;
     tokio::time::sleep(ROUSE_AFTER).await;
-    if taken_up() {
-        return;
-    }
-    match resume::rouse(&app, &lease).await {
-        Roused::Written => return,
-        Roused::Gone => {}
-        Roused::Asked => tokio::time::sleep(ORPHAN_PATIENCE).await,
+    while !taken_up() {
+        match resume::rouse(&app, &lease).await {
+            Roused::Written => return,
+            Roused::Gone => break,
+            Roused::Told => {
+                tokio::time::sleep_until(patience).await;
+                break;
+            }
+            Roused::Unreached if Instant::now() >= patience => break,
+            Roused::Unreached => tokio::time::sleep(ROUSE_AGAIN).await,
+        }
     }
     if taken_up() {
         return;

@@ -6,7 +6,7 @@ use super::ledger::Ledger;
 use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
 use super::recorder::{Lines, Recorder};
 use super::registry::{Handle, Letter, MAILBOX, Onward, Registry, Whose};
-use super::resume::{self, ROUSE_AFTER};
+use super::resume::{self, ROUSE_AFTER, ROUSE_AGAIN};
 use crate::abilities::Abilities;
 use crate::carrier::CarrierControl;
 use crate::live::{Happening, Live, LiveEvent};
@@ -114,8 +114,8 @@ struct Driver {
     reason: Option<EndedReason>,
     /// What was said, when the machine broke.
     said: Option<Vec<Line>>,
-    /// When the carrier is told to ask what comes next, because the media is lost and it does not ask by itself.
-    rouse_at: Option<Instant>,
+    /// The media is lost: since when the carrier should have asked what comes next, and when it is told to.
+    rouse: Option<(Instant, Instant)>,
     tool_specs: Arc<[ToolSpec]>,
     log: Vec<CallEvent>,
     seq: u32,
@@ -198,7 +198,7 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         let_go: false,
         reason: None,
         said: None,
-        rouse_at: None,
+        rouse: None,
         tool_specs,
         log: Vec::new(),
         seq,
@@ -260,7 +260,8 @@ impl Driver {
                 self.call.deadline().map(|(at, _)| self.rang_at + Duration::from_micros(at.as_us()));
             let log_due = self.log_since.map(|since| since + LOG_EVERY);
             let deed_due = self.deeds.front().map(|deed| deed.by);
-            let due = [deadline, log_due, deed_due, self.rouse_at].into_iter().flatten().min();
+            let rouse_due = self.rouse.map(|(_, at)| at);
+            let due = [deadline, log_due, deed_due, rouse_due].into_iter().flatten().min();
             if let Some(at) = due
                 && at != alarm_at
             {
@@ -296,8 +297,9 @@ impl Driver {
                     if log_due.is_some_and(|at| at <= now) {
                         self.hand_over_log();
                     }
-                    if self.rouse_at.take_if(|at| *at <= now).is_some() {
-                        self.rouse(now);
+                    if let Some((since, _)) = self.rouse.filter(|(_, at)| *at <= now) {
+                        self.rouse = Some((now, now + ROUSE_AGAIN));
+                        self.rouse(since);
                     }
                     if deadline.is_some_and(|at| at <= now) {
                         self.take(Input::Tick);
@@ -336,8 +338,8 @@ impl Driver {
             self.around.recorder.answered(&self.begin.lease, at_us);
         }
         match fact {
-            Input::MediaLost => self.rouse_at = Some(Instant::now() + ROUSE_AFTER),
-            Input::Connected | Input::HungUp { .. } => self.rouse_at = None,
+            Input::MediaLost => self.rouse = Some((Instant::now(), Instant::now() + ROUSE_AFTER)),
+            Input::Connected | Input::HungUp { .. } => self.rouse = None,
             _ => {}
         }
         let logged =
@@ -594,9 +596,8 @@ impl Driver {
     }
 
     /// The media is lost and has not come back: a carrier that has not asked by now may never do by itself.
-    fn rouse(&self, now: Instant) {
-        let lost_at = now.checked_sub(ROUSE_AFTER).unwrap_or(now);
-        if self.handle.onward() != Onward::MediaAgain || self.handle.asked_since(lost_at) {
+    fn rouse(&self, since: Instant) {
+        if self.handle.onward() != Onward::MediaAgain || self.handle.asked_since(since) {
             return;
         }
         let (handle, carrier) = (self.handle.clone(), self.begin.carrier.clone());

@@ -180,11 +180,16 @@ pub fn lines(log: &CallLog) -> Result<Vec<LogLine>, serde_json::Error> {
 /// How long it is left to a carrier to ask by itself when the media of a call is lost.
 pub const ROUSE_AFTER: Duration = Duration::from_millis(1_500);
 
+/// How long until it is told again when it could not be, or when the media has still not come.
+pub const ROUSE_AGAIN: Duration = Duration::from_secs(5);
+
 /// What came of telling a carrier to ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Roused {
-    /// It will, or could not be reached.
-    Asked,
+    /// It will.
+    Told,
+    /// It could not be reached, or the store could not.
+    Unreached,
     /// It has no such call any more.
     Gone,
     /// The call is over here as well, or driven: the carrier was not told.
@@ -209,16 +214,16 @@ pub async fn rouse(app: &App, lease: &CallLease) -> Roused {
         Err(error) => {
             let error = chain(&error);
             tracing::error!(call.id = %lease.call(), error, "A call whose process died could not be read");
-            return Roused::Asked;
+            return Roused::Unreached;
         }
     };
     match control.ask_again(&carrier_call, app.public_url.page(crate::hooks::twilio::VOICE)).await {
-        Ok(()) => Roused::Asked,
+        Ok(()) => Roused::Told,
         Err(CarrierError::NotFound | CarrierError::CallOver) => Roused::Gone,
         Err(error) => {
             let error = chain(&error);
             tracing::warn!(call.id = %lease.call(), error, "The carrier could not be told to ask again");
-            Roused::Asked
+            Roused::Unreached
         }
     }
 }
