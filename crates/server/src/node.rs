@@ -75,17 +75,23 @@ fn every(period: Duration) -> Interval {
 
 async fn beat(app: &App, pulse: &Pulse) -> Infallible {
     let mut ticks = every(BEAT_EVERY);
+    let mut silent = false;
     loop {
         ticks.tick().await;
         match app.store.node_seen(&app.node).await {
-            Ok(()) => pulse.answered(Instant::now()),
-            Err(error) => {
+            Ok(()) => {
+                pulse.answered(Instant::now());
+                silent = false;
+            }
+            Err(error) if !std::mem::replace(&mut silent, true) => {
                 let error = chain(&error);
                 tracing::warn!(
                     error,
                     "This node could not say that it lives: another of its name may take its calls"
                 );
             }
+            // Told when it began.
+            Err(_) => {}
         }
     }
 }
