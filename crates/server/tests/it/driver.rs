@@ -9,6 +9,7 @@ use offhook_server::abilities::Abilities;
 use offhook_server::agent::AgentConfig;
 use offhook_server::call::driver::{self, Beginning, Machine, NotStarted};
 use offhook_server::call::ledger::Ledger;
+use offhook_server::call::recorder::Lines;
 use offhook_server::call::registry::{Handle, Letter, Onward, Whose};
 use offhook_server::carrier::CarrierControl;
 use offhook_server::speech::Speech;
@@ -16,6 +17,7 @@ use offhook_store::{CallLease, LogFrom};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 on_both!(an_order_that_cannot_be_undone_is_in_the_log_before_it_is_carried_out);
 
@@ -81,6 +83,27 @@ async fn an_order_does_not_wait_for_ever_for_a_database_that_is_away() {
     handle.tell(Letter::Fact(Input::HangUpOrdered));
     until(|| handle.onward() == Onward::HangUp).await;
     assert!(house::log().contains("carried out before the store has its line"));
+}
+
+#[tokio::test]
+async fn the_last_lines_of_a_call_wait_for_a_recorder_that_is_behind() {
+    let house = House::sqlite().await;
+    let (lease, other) = (house.call().await, house.call().await);
+    let handle = drive(&house, &lease, ringing()).unwrap();
+    std::fs::rename(house.file("offhook.db"), house.file("away.db")).unwrap();
+    let recorder = &house.app.around.recorder;
+    let nothing =
+        || Lines { lease: other.clone(), events: Vec::new(), snapshot: None, written: watch::Sender::new(0) };
+    recorder.append(nothing()).unwrap();
+    until(|| house::log().contains("does not take the log")).await;
+    while recorder.append(nothing()).is_ok() {}
+    handle.tell(Letter::Fact(Input::HungUp { by_caller: true }));
+    until(|| handle.is_over()).await;
+    std::fs::rename(house.file("away.db"), house.file("offhook.db")).unwrap();
+    until(|| !house.app.around.registry.has(lease.call())).await;
+    let log = house.app.store.load_log(lease.scope(), lease.call(), LogFrom::Start).await.unwrap();
+    let inputs: Vec<_> = log.events.iter().map(|line| line.input.expose().as_str()).collect();
+    assert_eq!(inputs, ["\"started\"", r#"{"is":"hung_up","by_caller":true}"#]);
 }
 
 /// A call that was taken up, with something in its machine that cannot be.
