@@ -1,9 +1,9 @@
 //! Every bound of the call core, by name. A bound is reached by a fault or an attack, not by a normal call.
 
-/// Characters of one transcript kept; longer ones are cut.
-pub const TRANSCRIPT_CHARS: usize = 4_000;
-/// Characters the agent may write in one reply; then the model is stopped and what was written is spoken.
-pub const REPLY_CHARS: usize = 4_000;
+/// Bytes of one transcript kept; longer ones are cut.
+pub const TRANSCRIPT_BYTES: usize = 4_000;
+/// Bytes the agent may write in one reply; then the model is stopped and what was written is spoken.
+pub const REPLY_BYTES: usize = 4_000;
 /// Bytes of the arguments of one tool call; longer ones are answered with an error.
 pub const TOOL_ARGUMENT_BYTES: usize = 16 * 1024;
 /// Bytes of one tool result shown to the model; longer ones are cut.
@@ -15,7 +15,7 @@ pub const TOOL_ROUNDS_PER_TURN: u8 = 6;
 /// Requests to models for one answer, those with tool results and those that failed counted; then the agent gives up.
 pub const ASKS_PER_ANSWER: u8 = 16;
 /// Answers prepared ahead and thrown away in one turn before head starts pause until the next.
-pub const THROWN_AWAY_PER_TURN: u8 = 1;
+pub const THROWN_AWAY_PER_TURN: u8 = 2;
 /// History items shown to the model; the oldest after the instructions are left out first.
 pub const HISTORY_ITEMS: usize = 400;
 /// Anchors kept of one reply.

@@ -56,6 +56,17 @@ struct ToolUse {
     result: Option<String>,
 }
 
+/// What a model is shown around the history.
+pub(super) struct Told<'a> {
+    pub(super) instructions: &'a str,
+    /// What stands before everything that was said.
+    pub(super) opening: Option<&'a str>,
+    /// The replies of the answer that it is still writing.
+    pub(super) chain: &'a [ReplyId],
+    /// What the caller says, as long as it is not in the history.
+    pub(super) caller_says: Option<&'a str>,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct History {
     items: Vec<Item>,
@@ -168,18 +179,17 @@ impl History {
     }
 
     /// History as a model is shown it. Of replies still under way it sees what was heard, but all that was given to
-    /// the voice where they belong to the answer it is still writing (`chain`).
+    /// the voice where they belong to the answer it is still writing.
     pub(super) fn messages(
         &self,
-        instructions: &str,
+        told: Told<'_>,
         replies: &VecDeque<Reply>,
-        chain: &[ReplyId],
         now: CallTime,
-        caller_says: Option<&str>,
     ) -> Arc<[ChatMessage]> {
         let skipped = self.items.len().saturating_sub(limits::HISTORY_ITEMS);
-        let mut messages = Vec::with_capacity(self.items.len() - skipped + 2);
-        messages.push(ChatMessage::System { text: instructions.to_string() });
+        let mut messages = Vec::with_capacity(self.items.len() - skipped + 3);
+        messages.push(ChatMessage::System { text: told.instructions.to_string() });
+        messages.extend(told.opening.map(|text| ChatMessage::User { text: text.to_string() }));
         for item in &self.items[skipped..] {
             if item.line.purpose == Some(Purpose::Filler) {
                 continue;
@@ -188,7 +198,7 @@ impl History {
                 messages.push(ChatMessage::User { text: item.line.text.clone() });
                 continue;
             }
-            let text = self.agent_text(item, replies, chain, now);
+            let text = self.agent_text(item, replies, told.chain, now);
             if text.is_empty() && item.tools.is_empty() {
                 continue;
             }
@@ -199,7 +209,7 @@ impl History {
                 text: used.result.as_deref().unwrap_or(STILL_RUNNING).to_string(),
             }));
         }
-        if let Some(text) = caller_says {
+        if let Some(text) = told.caller_says {
             messages.push(ChatMessage::User { text: text.to_string() });
         }
         messages.into()

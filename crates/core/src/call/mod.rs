@@ -434,6 +434,8 @@ pub enum Timer {
     Nudge,
     /// The last words were heard and the caller has nothing to add.
     Leave,
+    /// What is being said has to make way for the goodbye.
+    Cut,
     /// The call has lasted long enough.
     MaxDuration,
     /// Media has been lost for long enough, or never came.
@@ -457,8 +459,10 @@ enum Phase {
 const RINGING_MS: u32 = 60_000;
 /// How long the carrier may take to report the end of a call.
 const ENDING_MS: u32 = 5_000;
-/// How much longer than the longest duration a goodbye may take.
+/// How long last words may take.
 const LAST_WORDS_MS: u32 = 20_000;
+/// When the longest duration is over, what is being said goes on for so long at most, to the end of a clause.
+const CUT_WITHIN_MS: u32 = 4_000;
 
 /// One phone call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -485,6 +489,10 @@ pub struct Call {
     active_at: CallTime,
     /// Why the call will end, once something is on its way to end it.
     ending: Option<EndedReason>,
+    /// When the last reply was heard to its end.
+    silent_since: CallTime,
+    /// When what is being said has to make way for the goodbye.
+    cut_at: Option<CallTime>,
     /// The last words were heard; only the caller's talking keeps the call up.
     leaving: bool,
     /// Facts about things that are no more.
@@ -516,6 +524,8 @@ impl Call {
             nudges: 0,
             active_at: CallTime::ZERO,
             ending: None,
+            silent_since: CallTime::ZERO,
+            cut_at: None,
             leaving: false,
             dropped: 0,
         };
@@ -616,6 +626,7 @@ impl Call {
         consider(self.tool_deadline(), Timer::Tool);
         consider(self.nudge_deadline(), Timer::Nudge);
         consider(self.leave_deadline(), Timer::Leave);
+        consider(self.cut_at, Timer::Cut);
         consider(self.max_duration_deadline(), Timer::MaxDuration);
         earliest
     }
@@ -630,10 +641,17 @@ impl Call {
         match self.phase {
             Phase::Ended => return,
             Phase::Ending(_) => {
-                out.push(Command::HangUp);
+                self.phase = Phase::Ending(self.now);
+                let forwarded = self.ending == Some(EndedReason::Forwarded);
+                out.push(match &self.plan.fallback {
+                    Fallback::Forward(to) if forwarded => Command::Forward { to: to.clone() },
+                    _ => Command::HangUp,
+                });
                 return;
             }
-            Phase::Ringing | Phase::Lost(_) | Phase::Up => {}
+            // The carrier can find this node only from now on.
+            Phase::Lost(_) => self.phase = Phase::Lost(self.now),
+            Phase::Ringing | Phase::Up => {}
         }
         self.interruption = None;
         self.providers.anew();
@@ -688,7 +706,7 @@ impl Call {
             Phase::Lost(_) => {
                 self.phase = Phase::Up;
                 self.active_at = self.now;
-                self.go_on_playing(out);
+                self.go_on_unless_interrupted(out);
                 self.play_ready(out);
             }
             Phase::Up | Phase::Ending(_) | Phase::Ended => self.dropped += 1,
@@ -791,19 +809,42 @@ impl Call {
         self.say(Purpose::Goodbye, Then::HangUp, &goodbye, out);
     }
 
+    /// The longest duration is over: says goodbye soon, whatever the agent had still to say.
+    fn time_is_up(&mut self, out: &mut Out) {
+        let longest_wait = self.now.plus_ms(CUT_WITHIN_MS);
+        self.say_goodbye(EndedReason::MaxDuration, out);
+        self.drop_unheard_before_goodbye(out);
+        self.cut_at = self.replies.front().filter(|r| r.then == Then::Listen).map(|reply| {
+            let end = reply.clause_ends_at(self.now).filter(|at| *at < longest_wait);
+            end.unwrap_or(longest_wait)
+        });
+    }
+
+    fn cut_for_goodbye(&mut self, out: &mut Out) {
+        self.cut_at = None;
+        self.cut_before_goodbye(out);
+    }
+
     fn max_duration_deadline(&self) -> Option<CallTime> {
         let longest = self.connected_at?.plus_ms(self.plan.timing.max_duration_ms);
-        Some(if self.ending.is_none() { longest } else { longest.plus_ms(LAST_WORDS_MS) })
+        if self.ending.is_none() {
+            return Some(longest);
+        }
+        let last_words = self.replies.iter().find(|r| r.then != Then::Listen);
+        let began = last_words.and_then(|r| r.started_at).unwrap_or_default();
+        Some(longest.max(began).plus_ms(LAST_WORDS_MS))
     }
 
     fn nudge_deadline(&self) -> Option<CallTime> {
+        let timing = &self.plan.timing;
         let idle = self.replies.is_empty()
             && self.ending.is_none()
             && self.interruption.is_none()
             && !self.answer_is_open()
             && self.tools.is_empty()
-            && !self.ear.is_busy();
-        idle.then(|| self.active_at.plus_ms(self.plan.timing.nudge_ms))
+            && !self.ear.has_words();
+        let speech = self.ear.speech_until(timing.noise_ms);
+        idle.then(|| self.active_at.plus_ms(timing.nudge_ms).max(speech.unwrap_or_default()))
     }
 
     fn fire_due(&mut self, out: &mut Out) {
@@ -830,15 +871,15 @@ impl Call {
             Timer::Mark => self.mark_overdue(out),
             Timer::Tool => self.tools_overdue(out),
             Timer::Nudge => self.nudge(out),
+            Timer::Cut => self.cut_for_goodbye(out),
             Timer::Leave => self.hang_up(EndedReason::AgentHungUp, out),
             Timer::MaxDuration => match self.ending {
-                None => self.say_goodbye(EndedReason::MaxDuration, out),
+                None => self.time_is_up(out),
                 Some(reason) => self.hang_up(reason, out),
             },
             Timer::Media => {
                 let never = self.phase == Phase::Ringing;
-                self.end(if never { EndedReason::NeverConnected } else { EndedReason::MediaLost }, out);
-                out.push(Command::HangUp);
+                self.hang_up(if never { EndedReason::NeverConnected } else { EndedReason::MediaLost }, out);
             }
             Timer::Ending => {
                 let reason = self.ending.unwrap_or(EndedReason::CarrierHungUp);
@@ -847,13 +888,23 @@ impl Call {
         }
     }
 
-    fn nudge(&mut self, out: &mut Out) {
-        self.active_at = self.now;
+    /// Counts a question into silence; when there have been enough of them, it is a goodbye instead.
+    fn may_nudge(&mut self, out: &mut Out) -> bool {
         if self.nudges >= self.plan.timing.nudges {
             self.say_goodbye(EndedReason::Silence, out);
-            return;
+            return false;
         }
         self.nudges += 1;
+        true
+    }
+
+    fn nudge(&mut self, out: &mut Out) {
+        self.active_at = self.now;
+        self.ear.take_for_noise();
+        self.follow_up(out);
+        if self.answer_is_open() || !self.may_nudge(out) {
+            return;
+        }
         let nudge = self.plan.phrases.nudge.clone();
         self.say(Purpose::Nudge, Then::Listen, &nudge, out);
     }

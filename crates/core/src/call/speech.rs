@@ -55,6 +55,8 @@ pub(super) struct Reply {
     pub(super) canned: bool,
     /// The voice was told that the text is complete.
     pub(super) finished: bool,
+    /// When it was told so.
+    finished_at: CallTime,
     /// Everything written so far.
     pub(super) text: String,
     /// No more will be written.
@@ -89,6 +91,7 @@ impl Reply {
             held: false,
             canned: false,
             finished: false,
+            finished_at: CallTime::ZERO,
             text: String::new(),
             written: false,
             given: 0,
@@ -113,7 +116,7 @@ impl Reply {
             .filter(|c| !matches!(c, '*' | '#' | '`' | '_' | '~') && (!c.is_control() || *c == '\n'));
         let start = self.text.is_empty();
         self.text.extend(speakable.skip_while(|c| start && c.is_whitespace()));
-        self.text.len() >= limits::REPLY_CHARS
+        self.text.len() >= limits::REPLY_BYTES
     }
 
     /// The next clause that is ready for the voice.
@@ -204,6 +207,7 @@ impl Reply {
 
     /// The voice broke off: the reply ends with what it has spoken.
     pub(super) fn end_at(&mut self, bytes: usize) {
+        self.anchors.retain(|a| a.bytes as usize <= bytes);
         self.text.truncate(bytes);
         self.given = bytes;
         self.written = true;
@@ -236,7 +240,8 @@ impl Reply {
         let passed = u64::from(ms - before.ms);
         let more = match next {
             Some(next) => {
-                passed * u64::from(next.bytes - before.bytes) / u64::from((next.ms - before.ms).max(1))
+                passed * u64::from(next.bytes.saturating_sub(before.bytes))
+                    / u64::from((next.ms - before.ms).max(1))
             }
             None => passed * SLOWEST_BYTES_PER_SECOND / 1_000,
         };
@@ -249,11 +254,24 @@ impl Reply {
             return self.text[..self.given].trim_end();
         }
         let mut end = self.bytes_at(ms);
-        let whole = |end: usize| end == self.given || self.text[end..].starts_with(char::is_whitespace);
-        while end > 0 && !(self.text.is_char_boundary(end) && whole(end)) {
+        while end > 0 && !(end == self.given || words::ends_word(&self.text, end)) {
             end -= 1;
         }
         self.text[..end].trim_end()
+    }
+
+    /// When the clause that is being heard will end, as far as its audio is there.
+    pub(super) fn clause_ends_at(&self, now: CallTime) -> Option<CallTime> {
+        let heard_ms = self.heard_ms(now);
+        let heard = self.heard_text(heard_ms).len();
+        let ends = |ms: &u32| {
+            let text = self.heard_text(*ms);
+            text.len() > heard && words::ends_clause(text)
+        };
+        (heard_ms..self.synthesized_ms)
+            .step_by(CLAUSE_STEP_MS)
+            .find(ends)
+            .map(|ms| now.plus_ms(ms - heard_ms))
     }
 
     /// The text that had not been heard when `ms` had been played.
@@ -261,6 +279,9 @@ impl Reply {
         self.text[self.heard_text(ms).len()..].trim()
     }
 }
+
+/// The end of a clause is looked for in such steps.
+const CLAUSE_STEP_MS: usize = 100;
 
 /// A mark may come so much later than expected.
 const MARK_LATE_MS: u32 = 3_000;
@@ -293,6 +314,7 @@ impl Call {
         }
         if reply.written && !reply.finished && reply.given == reply.text.len() {
             reply.finished = true;
+            reply.finished_at = now;
             out.push(Command::FinishReply { reply: id });
         }
         let answers = reply.purpose == Purpose::Answer;
@@ -388,6 +410,7 @@ impl Call {
     /// A reply has been heard to its end.
     fn heard_out(&mut self, id: ReplyId, out: &mut Out) {
         let Some(index) = self.replies.iter().position(|r| r.id == id) else { return };
+        self.silent_since = self.now;
         // Whatever was before it in the queue has been played too.
         for reply in self.replies.drain(..=index).collect::<Vec<_>>() {
             let cut = reply.paused;
@@ -460,6 +483,32 @@ impl Call {
         }
     }
 
+    /// Drops what has not begun to be heard, but for the last words.
+    pub(super) fn drop_unheard_before_goodbye(&mut self, out: &mut Out) {
+        let waits = |r: &&Reply| r.started_at.is_none() && r.then == Then::Listen;
+        while let Some(id) = self.replies.iter().find(waits).map(|r| r.id) {
+            self.discard_reply(id, out);
+        }
+    }
+
+    /// Cuts what is being heard, but for the last words.
+    pub(super) fn cut_before_goodbye(&mut self, out: &mut Out) {
+        let now = self.now;
+        while let Some(at) = self.replies.iter().position(|r| r.then == Then::Listen) {
+            let Some(reply) = self.replies.remove(at) else { return };
+            let heard = reply.heard_text(reply.heard_ms(now));
+            let cut = heard.len() < reply.text.trim_end().len();
+            if let Some(line) = self.history.settle(reply.id, heard, cut) {
+                out.push(Command::Note(line));
+            }
+            out.push(Command::CancelReply { reply: reply.id });
+        }
+        if let Some(goodbye) = self.replies.front_mut() {
+            goodbye.expected_at = Some(now);
+        }
+        self.play_ready(out);
+    }
+
     /// Drops what has not begun to be heard.
     fn drop_unheard(&mut self, out: &mut Out) {
         let unheard: Vec<ReplyId> =
@@ -497,7 +546,8 @@ impl Call {
         let silent_from = match reply.first_audio_at {
             None => reply.given_at?,
             Some(_) if !reply.finished => return None,
-            Some(audio) => audio.plus_ms(reply.synthesized_ms).max(reply.given_at?),
+            // A voice that was kept waiting for the text is not late with what it made of it.
+            Some(audio) => audio.plus_ms(reply.synthesized_ms).max(reply.finished_at),
         };
         Some(silent_from.plus_ms(patience))
     }
@@ -598,6 +648,23 @@ mod tests {
         assert_eq!(reply.heard_text(1_400), "");
         assert_eq!(reply.heard_text(1_500), "Yes.");
         assert_eq!(reply.heard_text(1_999), "Yes. We have a");
+    }
+
+    #[test]
+    fn a_language_without_spaces_is_heard_character_by_character() {
+        let mut reply = reply("八点有空位。明天也有。", 3_000);
+        reply.align(&[Anchor { ms: 2_000, bytes: 18 }]);
+        assert_eq!(reply.heard_text(1_000), "八点有");
+        assert_eq!(reply.heard_text(2_900), "八点有空位。明天也有");
+    }
+
+    #[test]
+    fn a_reply_that_breaks_off_forgets_what_was_told_of_the_rest() {
+        let mut reply = reply("八点有空位。", 400);
+        reply.synthesized = false;
+        reply.align(&[Anchor { ms: 300, bytes: 6 }]);
+        reply.end_at(reply.heard_text(200).len());
+        assert_eq!((reply.heard_text(350), reply.heard_text(400)), ("", "八"));
     }
 
     #[test]

@@ -38,6 +38,8 @@ enum Act {
     Connected,
     /// The node dies and another goes on from the serialized state.
     NodeDies,
+    /// The recogniser has heard nothing.
+    SaysNothing,
     /// Nothing.
     Waits,
 }
@@ -222,6 +224,9 @@ impl Bed {
                     self.tell(Input::Token { ask, text: word.into() });
                 }
                 self.tell(Input::AskDone { ask });
+            }
+            SaysNothing => {
+                self.tell(Input::Final { stt, text: ".".into(), end_ms, utterance_end: true });
             }
             Begins(text) => self.tell(Input::Token { ask, text: text.into() }),
             Wants(name, arguments) => {
@@ -784,4 +789,314 @@ fn a_model_that_breaks_off_before_it_is_heard_is_asked_again() {
         Agent: At nine.
         asked 2 times, last with: agent Ada's, hello. | user When do you open"#]],
     );
+}
+
+#[test]
+fn noise_that_never_stops_is_asked_about_and_left() {
+    check(
+        &[(1_000, Starts), (80_000, Waits)],
+        expect![[r#"
+             28580 hangs up
+            Agent: Ada's, hello.
+            Agent: Are you still there?
+            Agent: Are you still there?
+            Agent: Thank you for calling. Goodbye.
+            Silence
+            asked 0 times, last with: "#]],
+    );
+}
+
+#[test]
+fn words_over_a_noise_that_never_stops_are_a_turn() {
+    check(
+        &[(1_000, Starts), (2_000, Interim("When do you open")), (7_000, Writes("At nine.")), (9_000, Waits)],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: When do you open
+            Agent: One moment, please.
+            Agent: At nine.
+            asked 1 times, last with: agent Ada's, hello. | user When do you open"#]],
+    );
+}
+
+#[test]
+fn sounds_without_words_are_not_asked_about_for_ever() {
+    check_with(
+        CallPlan { stt: vec!["s".into(), "t".into()], ..plan() },
+        &[
+            (1_000, Starts),
+            (2_200, Stops),
+            (10_000, Starts),
+            (11_200, Stops),
+            (20_000, Starts),
+            (21_200, Stops),
+            (30_000, Waits),
+        ],
+        expect![[r#"
+             25200 hangs up
+            Agent: Ada's, hello.
+            Agent: Sorry, I did not catch that. Could you say it again?
+            Agent: Sorry, I did not catch that. Could you say it again?
+            Agent: Thank you for calling. Goodbye.
+            Silence
+            asked 0 times, last with: "#]],
+    );
+}
+
+#[test]
+fn a_goodbye_is_said_where_the_call_is_ended_after_a_tool() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("Book Tuesday, bye.")),
+            (2_100, Begins("One second.")),
+            (2_120, Wants("book", "{}")),
+            (2_130, Done),
+            (4_000, Answers("booked")),
+            (4_100, Wants("end_call", "{}")),
+            (4_110, Done),
+            (8_000, Waits),
+        ],
+        expect![[r#"
+              2130 uses book
+              5670 hangs up
+            Agent: Ada's, hello.
+            Caller: Book Tuesday, bye.
+            Agent: One second.
+            Agent: Thank you for calling. Goodbye.
+            AgentHungUp
+            asked 2 times, last with: agent Ada's, hello. | user Book Tuesday, bye. | agent One second. -> 1 | tool booked"#]],
+    );
+}
+
+#[test]
+fn a_model_with_nothing_more_to_say_after_a_tool_has_answered() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("Book Tuesday.")),
+            (2_100, Begins("I book it.")),
+            (2_120, Wants("book", "{}")),
+            (2_130, Done),
+            (4_000, Answers("booked")),
+            (4_100, Done),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+              2130 uses book
+            Agent: Ada's, hello.
+            Caller: Book Tuesday.
+            Agent: I book it.
+            asked 2 times, last with: agent Ada's, hello. | user Book Tuesday. | agent I book it. -> 1 | tool booked"#]],
+    );
+}
+
+#[test]
+fn a_model_with_nothing_to_say_is_not_the_end_of_the_call() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("Book Tuesday.")),
+            (2_100, Done),
+            (2_200, Done),
+            (2_300, Done),
+            (2_400, Done),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+              2200 asks model 1
+              2300 asks model 1
+            Agent: Ada's, hello.
+            Caller: Book Tuesday.
+            Agent: Sorry, I did not catch that. Could you say it again?
+            asked 4 times, last with: agent Ada's, hello. | user Book Tuesday."#]],
+    );
+}
+
+#[test]
+fn the_longest_duration_leaves_time_for_a_goodbye() {
+    check_with(
+        CallPlan { timing: Timing { max_duration_ms: 4_500, ..Timing::default() }, ..plan() },
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (
+                2_100,
+                Writes(
+                    "We open at nine. On Mondays we open at ten and on Tuesdays at eleven, on Wednesdays at twelve, on Thursdays at one and on Fridays at two.",
+                ),
+            ),
+            (20_000, Waits),
+        ],
+        expect![[r#"
+              7160 hangs up
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We open at nine. On Mondays we open at ten and on Tuesdays at eleven, [cut]
+            Agent: Thank you for calling. Goodbye.
+            MaxDuration
+            asked 1 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn a_carrier_is_told_of_a_call_whose_media_does_not_come_back() {
+    check(
+        &[(1_000, MediaLost), (30_000, Waits)],
+        expect![[r#"
+             21000 hangs up
+            Agent: Ada's, hello.
+            MediaLost
+            asked 0 times, last with: "#]],
+    );
+}
+
+#[test]
+fn a_call_whose_node_died_in_mid_answer_is_answered_to_the_end() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Begins("We open at nine. On Sundays ")),
+            (2_500, NodeDies),
+            (2_600, Writes("On Sundays we are closed.")),
+            (21_000, Connected),
+            (26_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We [cut]
+            Agent: open at nine.
+            Agent: On Sundays we are closed.
+            asked 2 times, last with: agent Ada's, hello. | user When do you open? | agent We | agent open at nine. | user (The line to you broke after your last words, which the caller has heard. Go on from there without repeating them.)"#]],
+    );
+}
+
+#[test]
+fn words_that_came_while_media_was_lost_are_judged_first() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Writes("We are open from nine to five every day but Sunday.")),
+            (3_000, Starts),
+            (3_100, MediaLost),
+            (3_200, Says("Stop, I meant Sunday.")),
+            (5_000, Connected),
+            (6_000, Writes("Closed.")),
+            (8_000, Waits),
+        ],
+        expect![[r#"
+              3000 falls silent
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We are open from [cut]
+            Caller: Stop, I meant Sunday.
+            Agent: One moment, please.
+            Agent: Closed.
+            asked 2 times, last with: agent Ada's, hello. | user When do you open? | agent We are open from | user Stop, I meant Sunday."#]],
+    );
+}
+
+#[test]
+fn a_new_recogniser_does_not_lose_what_the_last_one_understood() {
+    check(
+        &[
+            (1_000, Starts),
+            (1_500, Interim("When do")),
+            (1_600, RecogniserFails(true)),
+            (2_000, Stops),
+            (2_050, Says("you open?")),
+            (2_100, Writes("At nine.")),
+            (4_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: At nine.
+            asked 1 times, last with: agent Ada's, hello. | user When do you open?"#]],
+    );
+}
+
+#[test]
+fn an_agent_cut_off_for_nothing_goes_on() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("When do you open?")),
+            (2_100, Writes("We are open from nine to five every day but Sunday.")),
+            (3_000, Starts),
+            (3_100, Interim("do")),
+            (3_200, Stops),
+            (3_300, SaysNothing),
+            (3_500, Writes("From nine to five.")),
+            (6_000, Waits),
+        ],
+        expect![[r#"
+              3000 falls silent
+            Agent: Ada's, hello.
+            Caller: When do you open?
+            Agent: We are open from [cut]
+            Agent: From nine to five.
+            asked 2 times, last with: agent Ada's, hello. | user When do you open? | agent We are open from | user (The line to you broke after your last words, which the caller has heard. Go on from there without repeating them.)"#]],
+    );
+}
+
+#[test]
+fn a_yes_after_the_goodbye_to_silence_keeps_the_caller() {
+    check(
+        &[
+            (27_000, Starts),
+            (27_200, Stops),
+            (27_250, Says("Yes.")),
+            (28_000, Writes("Good.")),
+            (31_000, Waits),
+        ],
+        expect![[r#"
+
+            Agent: Ada's, hello.
+            Agent: Are you still there?
+            Agent: Are you still there?
+            Agent: Thank you [cut]
+            Caller: Yes.
+            Agent: Good.
+            asked 1 times, last with: agent Ada's, hello. | agent Are you still there? | agent Are you still there? | agent Thank you | user Yes."#]],
+    );
+}
+
+#[test]
+fn a_greeting_that_a_dead_node_had_begun_is_written_anew() {
+    let mut bed = Bed::new(CallPlan { greeting: Greeting::Written, ..plan() });
+    bed.act(&Begins("Hello, "));
+    bed.until(500);
+    bed.act(&NodeDies);
+    bed.act(&Writes("Hello, how can I help?"));
+    bed.until(1_000);
+    bed.tell(Input::Connected);
+    bed.until(3_000);
+    assert_eq!(bed.call.transcript()[0].text, "Hello, how can I help?");
+}
+
+#[test]
+fn a_forwarded_caller_is_forwarded_again_where_the_node_died() {
+    let to: crate::E164 = "+14155550100".parse().unwrap();
+    let mut bed = Bed::new(CallPlan { fallback: Fallback::Forward(to), ..plan() });
+    bed.tell(Input::Connected);
+    bed.until(1_000);
+    bed.act(&RecogniserFails(false));
+    bed.until(4_000);
+    bed.act(&NodeDies);
+    assert!(bed.story.iter().filter(|s| s.contains("forwards")).count() == 2, "{:?}", bed.story);
+    assert!(!bed.story.iter().any(|s| s.contains("hangs up")), "{:?}", bed.story);
 }

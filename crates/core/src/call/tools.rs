@@ -20,7 +20,7 @@ impl Call {
     /// Runs what the model asked for in one answer, after what it said in it.
     pub(super) fn run_tools(&mut self, requests: Vec<ToolRequest>, out: &mut Out) {
         let plan = self.plan.clone();
-        let reply = self.answer.as_ref().and_then(|a| a.reply());
+        let reply = self.answer.as_ref().and_then(|a| a.wrote());
         let numbered: Vec<(ToolId, ToolRequest)> =
             requests.into_iter().map(|request| (self.next_tool.next(), request)).collect();
         self.history.tools_begin(self.turn, self.now, reply, numbered.iter().cloned());
@@ -65,7 +65,7 @@ impl Call {
             // From here on only real words stop the agent.
             self.go_on_playing(out);
         }
-        let spoken = self.answer.as_ref().and_then(|a| a.reply());
+        let spoken = self.answer.as_ref().and_then(|a| a.wrote());
         let last_words = self.replies.iter_mut().rev().find(|r| Some(r.id) == spoken);
         match last_words {
             Some(reply) => {
@@ -73,6 +73,8 @@ impl Call {
                 reply.purpose = Purpose::Goodbye;
                 self.ending = Some(EndedReason::AgentHungUp);
                 self.answer = None;
+                // It may have waited for a sound of the caller's.
+                self.play_ready(out);
             }
             // Its words may have been heard to the end already, a moment ago.
             None if spoken.is_some() => self.hang_up(EndedReason::AgentHungUp, out),

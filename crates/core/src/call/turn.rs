@@ -1,10 +1,10 @@
 //! Who has the floor: when the caller's turn is over, what an answer prepared ahead is worth, and whether somebody who
 //! talks over the agent means it. It knows words and silence, not audio.
 
-use super::history::cut_at;
+use super::history::{Told, cut_at};
 use super::speech::{Purpose, Reply};
 use super::words::{self, Finished};
-use super::{AskId, Call, CallTime, Command, EndedReason, Greeting, Out, Phase, ReplyId, SttId, Then};
+use super::{AskId, Call, CallTime, Command, EndedReason, Out, Phase, ReplyId, SttId, Then};
 use crate::{ToolRequest, limits};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,8 @@ const PATIENCE_PER_PAUSE_MS: u32 = 250;
 const ANSWERABLE_MS: u32 = 1_500;
 /// Speech of at least this length that never becomes words was meant to be heard.
 const MEANT_MS: u32 = 1_000;
+/// Such utterances one after the other, without a word from the recogniser's session, until it is taken to be dead.
+const MUTE_AFTER: u8 = 2;
 /// How long after such speech the caller is asked to say it again.
 const UNHEARD_MS: u32 = 2_500;
 /// Silence after a key until the keys are taken as a turn.
@@ -73,6 +75,8 @@ pub(super) struct Ear {
     finalizing: bool,
     /// Answers thrown away in this turn.
     thrown_away: u8,
+    /// No model could answer ahead.
+    no_head_start: bool,
     /// Times that the turn was taken to be over and was not.
     reopened: u8,
     keys: String,
@@ -82,8 +86,12 @@ pub(super) struct Ear {
     answered: Option<Answered>,
     /// The number of this turn's line, where it was noted before and taken back.
     line: Option<u32>,
+    /// The agent was cut off for words of this turn.
+    cut_off: bool,
     /// Speech without words that has not been asked about.
     unheard: bool,
+    /// How often speech of which the recogniser's session has given no word was asked about.
+    mute: u8,
 }
 
 /// Unsettled words that were answered.
@@ -103,12 +111,23 @@ struct Said {
 }
 
 impl Ear {
-    /// Something is being said, or has been and is not answered.
-    pub(super) fn is_busy(&self) -> bool {
-        (self.speaking && !self.noise) || self.has_words()
+    /// Something is being said, or has been and is not answered. A sound of which nothing is understood is taken for
+    /// speech for `noise_ms`.
+    pub(super) fn is_busy(&self, now: CallTime, noise_ms: u32) -> bool {
+        self.has_words() || self.speech_until(noise_ms).is_some_and(|until| now < until)
     }
 
-    fn has_words(&self) -> bool {
+    /// How long the sound being made is taken for speech, if no more words come.
+    pub(super) fn speech_until(&self, noise_ms: u32) -> Option<CallTime> {
+        (self.speaking && !self.noise).then(|| self.started_at.max(self.words_at).plus_ms(noise_ms))
+    }
+
+    /// Whatever is sounding is no speech.
+    pub(super) fn take_for_noise(&mut self) {
+        self.noise = self.speaking;
+    }
+
+    pub(super) fn has_words(&self) -> bool {
         !self.said.is_empty() || !self.interim.is_empty() || !self.keys.is_empty()
     }
 
@@ -119,17 +138,25 @@ impl Ear {
         }
     }
 
-    /// Another recogniser listens, whose clock begins anew.
+    /// Another recogniser listens, whose clock begins anew. What the last one understood, it will not hear again.
     pub(super) fn new_session(&mut self) {
+        let guess = std::mem::take(&mut self.interim);
+        append(&mut self.said, &guess);
+        self.eager = false;
         self.covered_ms = 0;
         self.heard_to_ms = 0;
         self.settled_ms = 0;
         self.finalizing = false;
         self.answered = None;
+        self.mute = 0;
     }
 
     /// What of a transcript that ends at `end_ms` has not been answered; `settles`: it is a final.
     fn unanswered<'a>(&mut self, text: &'a str, end_ms: u32, settles: bool) -> &'a str {
+        // Signs alone are no words.
+        if !text.contains(char::is_alphanumeric) {
+            return "";
+        }
         let Some(answered) = &self.answered else { return text.trim() };
         let count = words::words(&answered.text).count();
         let common = count.min(words::words(text).count());
@@ -178,8 +205,10 @@ impl Ear {
         self.utterance_end = false;
         self.finalizing = false;
         self.thrown_away = 0;
+        self.no_head_start = false;
         self.reopened = 0;
         self.unheard = false;
+        self.cut_off = false;
         self.line = None;
         if !self.speaking {
             self.stopped_at = None;
@@ -192,7 +221,7 @@ fn append(text: &mut String, more: &str) {
     if !text.is_empty() && !more.is_empty() {
         text.push(' ');
     }
-    let room = limits::TRANSCRIPT_CHARS.saturating_sub(text.len());
+    let room = limits::TRANSCRIPT_BYTES.saturating_sub(text.len());
     text.push_str(cut_at(more, room));
 }
 
@@ -204,11 +233,15 @@ pub(super) struct Answer {
     normalized: String,
     /// The number of the turn's line, where it was noted before.
     line: Option<u32>,
+    /// It opens the call: nobody has said anything yet.
+    greets: bool,
     /// Times that the turn was reopened.
     reopened: u8,
     /// The turn is over: the answer may be heard.
     released: bool,
     asking: Option<Asking>,
+    /// The reply that the last request wrote, if it wrote any.
+    wrote: Option<ReplyId>,
     /// The replies it consists of; tools come between them.
     replies: Vec<ReplyId>,
     /// Tools wanted by the request under way.
@@ -239,12 +272,14 @@ struct Asking {
 }
 
 impl Answer {
-    /// The reply that the last request wrote.
-    pub(super) fn reply(&self) -> Option<ReplyId> {
-        self.replies.last().copied()
+    pub(super) fn wrote(&self) -> Option<ReplyId> {
+        self.wrote
     }
 
     pub(super) fn reply_goes_on(&mut self, before: ReplyId, after: ReplyId) {
+        if self.wrote == Some(before) {
+            self.wrote = Some(after);
+        }
         if self.replies.contains(&before) {
             self.replies.push(after);
         }
@@ -298,7 +333,7 @@ impl Call {
             interruption.stopped_at = Some(self.now);
         }
         let unsettled =
-            !self.ear.interim.is_empty() && words::finished(&self.ear.text()) != Finished::Unfinished;
+            !self.ear.interim.is_empty() && self.finished(&self.ear.text()) != Finished::Unfinished;
         if unsettled && !std::mem::replace(&mut self.ear.finalizing, true) {
             out.push(Command::Finalize { stt: self.providers.session() });
         }
@@ -324,7 +359,7 @@ impl Call {
         self.recogniser_heard(&text);
         let known =
             end_ms <= self.ear.settled_ms || (end_ms <= self.ear.covered_ms && self.ear.answered.is_none());
-        if known && !text.trim().is_empty() {
+        if known && text.contains(char::is_alphanumeric) {
             self.dropped += 1;
             return;
         }
@@ -345,6 +380,9 @@ impl Call {
         {
             // The guess that it was prepared for turned out to be nothing.
             self.drop_answer(out);
+        } else if !self.ear.has_words() && std::mem::take(&mut self.ear.cut_off) {
+            // The guess that the agent was cut off for turned out to be nothing.
+            self.go_on_talking(out);
         }
     }
 
@@ -362,13 +400,14 @@ impl Call {
         self.ear.eager = true;
         self.recogniser_heard(&text);
         self.guessed(&text, out);
-        if !self.ear.speaking || words::finished(&self.ear.text()) == Finished::Complete {
+        if !self.ear.speaking || self.finished(&self.ear.text()) == Finished::Complete {
             self.start_ahead(out);
         }
     }
 
     fn recogniser_heard(&mut self, text: &str) {
-        if !text.trim().is_empty() {
+        if text.contains(char::is_alphanumeric) {
+            self.ear.mute = 0;
             self.providers.stt_works();
         }
     }
@@ -376,7 +415,7 @@ impl Call {
     /// The recogniser guesses what is being said.
     fn guessed(&mut self, text: &str, out: &mut Out) {
         let end_ms = self.ear.heard_to_ms;
-        let new = cut_at(self.ear.unanswered(text, end_ms, false), limits::TRANSCRIPT_CHARS).to_string();
+        let new = cut_at(self.ear.unanswered(text, end_ms, false), limits::TRANSCRIPT_BYTES).to_string();
         if new.is_empty() && self.ear.interim.is_empty() {
             return;
         }
@@ -439,7 +478,8 @@ impl Call {
         let since = self.ear.started_at;
         let until = if self.ear.speaking { self.now } else { self.ear.stopped_at.unwrap_or(since) };
         let fresh = self.ear.speaking || until.plus_ms(self.plan.timing.final_ms) > self.now;
-        self.may_stay() && fresh && !self.ear.noise && until.since_ms(since) >= MEANT_MS
+        let meant_ms = if self.ending == Some(EndedReason::Silence) { 0 } else { MEANT_MS };
+        self.may_stay() && fresh && !self.ear.noise && until.since_ms(since) >= meant_ms
     }
 
     /// When the wait for a caller who talks into the goodbye is over.
@@ -473,17 +513,31 @@ impl Call {
         }
     }
 
+    /// Media is back: what was being said goes on, unless words that came over it are to be judged first.
+    pub(super) fn go_on_unless_interrupted(&mut self, out: &mut Out) {
+        if !self.ear.has_words() || !self.agent_has_floor() {
+            self.go_on_playing(out);
+            return;
+        }
+        let paused = self.replies.iter().any(|r| r.playing);
+        self.interruption = Some(Interruption { since: self.now, stopped_at: Some(self.now), paused });
+        self.judge_words(self.ear.interim.is_empty(), out);
+    }
+
     fn judge_words(&mut self, settled: bool, out: &mut Out) {
         let text = self.ear.text();
-        let bound_to_leave = self.is_leaving()
-            && (!self.may_stay() || words::is_farewell(&text) || words::is_backchannel(&text));
+        let backchannel = words::is_backchannel(&text);
+        // Somebody who was taken to be gone and says "yes" is there.
+        let asked_for = self.ending == Some(EndedReason::Silence);
+        let takes_leave = words::is_farewell(&text) && !(asked_for && backchannel);
+        let bound_to_leave = self.is_leaving() && (!self.may_stay() || takes_leave);
         if bound_to_leave {
             if settled {
                 self.never_mind(out);
             }
             return;
         }
-        let hum = words::is_backchannel(&text) && !self.awaits_answer();
+        let hum = backchannel && !asked_for && !self.awaits_answer();
         if hum {
             if settled && !self.ear.speaking {
                 self.never_mind(out);
@@ -518,7 +572,7 @@ impl Call {
 
     /// Enough silence, or enough noise, to know that nothing more will come of it.
     pub(super) fn judge_silence(&mut self, out: &mut Out) {
-        self.ear.noise = self.ear.speaking;
+        self.ear.take_for_noise();
         self.never_mind(out);
     }
 
@@ -546,6 +600,7 @@ impl Call {
         if self.reopen_turn(out) {
             return;
         }
+        self.ear.cut_off = !self.replies.is_empty();
         self.drop_answer(out);
         self.cut_replies(out);
     }
@@ -588,12 +643,13 @@ impl Call {
             return Some(if over { ear.words_at } else { ear.words_at.plus_ms(DTMF_PAUSE_MS) });
         }
         if ear.speaking {
-            // A noisy line: the voice detector hears no silence, but the recogniser has heard the end.
+            // A noisy line: the voice detector hears no silence, but the recogniser has heard the end, or no more words.
             let last = ear.words_at.max(ear.started_at);
-            return ear.utterance_end.then(|| last.plus_ms(timing.endpoint_unfinished_ms));
+            let wait_ms = if ear.utterance_end { timing.endpoint_unfinished_ms } else { timing.noise_ms };
+            return Some(last.plus_ms(wait_ms));
         }
         let silent_since = ear.stopped_at.unwrap_or(ear.words_at);
-        let mut wait_ms = match words::finished(&ear.text()) {
+        let mut wait_ms = match self.finished(&ear.text()) {
             Finished::Complete => timing.endpoint_complete_ms,
             Finished::Unsure => timing.endpoint_unsure_ms,
             Finished::Unfinished => timing.endpoint_unfinished_ms,
@@ -607,12 +663,13 @@ impl Call {
 
     pub(super) fn turn_ended(&mut self, out: &mut Out) {
         let speech_end = self.ear.stopped_at.unwrap_or(self.ear.words_at);
-        let Said { text, line, thrown_away, reopened } = self.ear.take();
-        self.nudges = 0;
-        let ready =
-            self.answer.as_ref().is_some_and(|a| !a.released && a.normalized == words::normalized(&text));
+        let ready = self.is_ready_for(&self.ear.text());
         if !ready {
             self.drop_answer(out);
+        }
+        let Said { text, line, thrown_away, reopened } = self.ear.take();
+        self.nudges = 0;
+        if !ready {
             self.begin_answer(text.clone(), out);
         }
         let Some(answer) = &mut self.answer else { return };
@@ -624,20 +681,33 @@ impl Call {
         self.release_answer(out);
     }
 
-    /// Prepares the answer to what has been said so far, in case that it was all.
+    /// The answer to these words has been begun ahead.
+    fn is_ready_for(&self, text: &str) -> bool {
+        self.answer.as_ref().is_some_and(|a| !a.released && a.normalized == words::normalized(text))
+    }
+
+    /// Prepares the answer to what has been said so far, in case that it was all; one to other words is of no use.
     fn start_ahead(&mut self, out: &mut Out) {
+        let text = self.ear.text();
+        let ahead = self.answer.as_ref().is_some_and(|a| !a.released && !a.basis.is_empty());
+        if ahead {
+            if self.is_ready_for(&text) {
+                return;
+            }
+            self.drop_answer(out);
+        }
         let allowed = self.plan.head_start
             && self.phase == Phase::Up
             && self.ending.is_none()
             && self.tools.is_empty()
             && self.interruption.is_none()
+            && !self.ear.no_head_start
             && self.ear.thrown_away < limits::THROWN_AWAY_PER_TURN
             && self.ear.keys.is_empty();
         if !allowed {
             return;
         }
-        let text = self.ear.text();
-        let likely = match words::finished(&text) {
+        let likely = match self.finished(&text) {
             Finished::Complete => true,
             Finished::Unsure => !self.ear.speaking,
             Finished::Unfinished => false,
@@ -645,13 +715,15 @@ impl Call {
         if !likely || text.is_empty() {
             return;
         }
-        match &self.answer {
-            Some(answer) if answer.released && self.answer_is_open() => return,
-            Some(answer) if !answer.released && answer.normalized == words::normalized(&text) => return,
-            _ => {}
+        if self.answer.as_ref().is_some_and(|a| a.released && self.answer_is_open()) {
+            return;
         }
         self.drop_answer(out);
         self.begin_answer(text, out);
+    }
+
+    fn finished(&self, text: &str) -> Finished {
+        words::finished(text, &self.plan.language)
     }
 
     /// Something long was said and not understood.
@@ -663,8 +735,17 @@ impl Call {
 
     pub(super) fn unheard(&mut self, out: &mut Out) {
         self.ear.begin_anew();
-        let sorry = self.plan.phrases.not_understood.clone();
-        self.say(Purpose::NotUnderstood, Then::Listen, &sorry, out);
+        self.ear.mute = self.ear.mute.saturating_add(1);
+        if !self.may_nudge(out) {
+            return;
+        }
+        if self.ear.mute >= MUTE_AFTER {
+            self.stt_failed(self.providers.session(), true, out);
+        }
+        if self.ending.is_some() {
+            return;
+        }
+        self.say_not_understood(out);
     }
 
     // ---- the answer --------------------------------------------------------------------------------------------
@@ -677,6 +758,13 @@ impl Call {
     }
 
     pub(super) fn begin_answer(&mut self, basis: String, out: &mut Out) {
+        self.answer = Some(self.new_answer(basis));
+        if self.tools.is_empty() {
+            self.ask(out);
+        }
+    }
+
+    fn new_answer(&self, basis: String) -> Answer {
         let normalized = words::normalized(&basis);
         let timing = TurnTiming {
             turn: self.turn + 1,
@@ -684,13 +772,15 @@ impl Call {
             thrown_away: self.ear.thrown_away,
             ..TurnTiming::default()
         };
-        self.answer = Some(Answer {
+        Answer {
             basis,
             normalized,
             line: None,
+            greets: self.phase == Phase::Ringing,
             reopened: 0,
             released: false,
             asking: None,
+            wrote: None,
             replies: Vec::new(),
             requests: Vec::new(),
             waits: !self.tools.is_empty(),
@@ -702,9 +792,6 @@ impl Call {
             fillers: 0,
             timing,
             timed: false,
-        });
-        if self.tools.is_empty() {
-            self.ask(out);
         }
     }
 
@@ -719,16 +806,20 @@ impl Call {
         answer.asks += 1;
         answer.waits = false;
         answer.requests.clear();
+        answer.wrote = None;
         answer.asking = Some(Asking { ask, heard_at: self.now, any: false, heard: false, reply: None });
-        let greets = answer.basis.is_empty() && self.plan.greeting == Greeting::Written;
         let says = match answer.released {
             _ if answer.goes_on => Some(GO_ON),
-            _ if greets => Some(GREET),
-            true => None,
-            false => Some(answer.basis.as_str()),
+            false if !answer.basis.is_empty() => Some(answer.basis.as_str()),
+            _ => None,
         };
-        let messages =
-            self.history.messages(&self.plan.instructions, &self.replies, &answer.replies, self.now, says);
+        let told = Told {
+            instructions: &self.plan.instructions,
+            opening: answer.greets.then_some(GREET),
+            chain: &answer.replies,
+            caller_says: says,
+        };
+        let messages = self.history.messages(told, &self.replies, self.now);
         out.push(Command::Ask { ask, provider: self.providers.llm(), messages });
     }
 
@@ -739,7 +830,8 @@ impl Call {
         let Some(answer) = &mut self.answer else { return };
         answer.released = true;
         answer.timing.turn_end = now;
-        answer.next_filler_at = answer.timing.speech_end.plus_ms(filler_ms).max(now);
+        let waits_from = if answer.greets { now } else { answer.timing.speech_end };
+        answer.next_filler_at = waits_from.plus_ms(filler_ms).max(now);
         self.active_at = now;
         if !answer.basis.is_empty() {
             self.turn = turn + 1;
@@ -792,7 +884,10 @@ impl Call {
             return;
         };
         let mut asking = asking;
-        asking.heard_at = now;
+        if text.contains(char::is_alphanumeric) {
+            // A model that sends blanks only is as good as silent.
+            asking.heard_at = now;
+        }
         if !std::mem::replace(&mut asking.any, true) && answer.timing.first_token == CallTime::ZERO {
             answer.timing.first_token = now;
         }
@@ -804,11 +899,11 @@ impl Call {
             }
             None => {
                 let id = self.next_reply.next();
-                let greeting = answer.basis.is_empty();
-                let purpose = if greeting { Purpose::Greeting } else { Purpose::Answer };
+                let purpose = if answer.greets { Purpose::Greeting } else { Purpose::Answer };
                 let mut reply = Reply::new(id, purpose, Then::Listen, Some(ask), self.providers.tts());
                 reply.held = !answer.released;
                 answer.replies.push(id);
+                answer.wrote = Some(id);
                 asking.reply = Some(id);
                 self.replies.push_back(reply);
                 id
@@ -844,8 +939,8 @@ impl Call {
             return;
         };
         let written = answer.asking.as_ref().and_then(|a| a.reply);
-        if written.is_none() && answer.requests.is_empty() {
-            self.ask_failed(ask, true, out);
+        if written.is_none() && answer.requests.is_empty() && answer.replies.is_empty() {
+            self.model_is_speechless(out);
             return;
         }
         answer.asking = None;
@@ -879,8 +974,7 @@ impl Call {
         match &self.answer {
             Some(answer) if answer.waits && answer.rounds > limits::TOOL_ROUNDS_PER_TURN => {
                 self.answer = None;
-                let sorry = self.plan.phrases.not_understood.clone();
-                self.say(Purpose::NotUnderstood, Then::Listen, &sorry, out);
+                self.say_not_understood(out);
             }
             Some(answer) if answer.waits => self.ask(out),
             _ => self.follow_up(out),
@@ -888,27 +982,34 @@ impl Call {
     }
 
     /// Tells the caller what tools answered after their answer had been dropped, unless they speak themselves.
-    fn follow_up(&mut self, out: &mut Out) {
+    pub(super) fn follow_up(&mut self, out: &mut Out) {
         let free = self.phase == Phase::Up
             && self.ending.is_none()
             && self.tools.is_empty()
             && self.interruption.is_none()
             && !self.answer_is_open()
-            && !self.ear.is_busy()
+            && !self.ear.is_busy(self.now, self.plan.timing.noise_ms)
             && self.history.ends_with_tools();
         if free {
-            let timing = TurnTiming {
-                turn: self.turn,
-                asked: self.now,
-                speech_end: self.now,
-                ..TurnTiming::default()
-            };
-            self.begin_answer(String::new(), out);
-            if let Some(answer) = &mut self.answer {
-                answer.timing = timing;
-                answer.ran_tools = true;
-            }
-            self.release_answer(out);
+            self.answer_without_turn(false, out);
+        }
+    }
+
+    /// The agent was cut off for nothing: the model goes on from what was heard.
+    fn go_on_talking(&mut self, out: &mut Out) {
+        let free = self.phase == Phase::Up && self.ending.is_none() && !self.answer_is_open();
+        if free {
+            self.answer_without_turn(true, out);
+        }
+    }
+
+    fn answer_without_turn(&mut self, goes_on: bool, out: &mut Out) {
+        let timing =
+            TurnTiming { turn: self.turn, asked: self.now, speech_end: self.now, ..TurnTiming::default() };
+        self.answer = Some(Answer { ran_tools: true, goes_on, timing, ..self.new_answer(String::new()) });
+        self.release_answer(out);
+        if self.tools.is_empty() {
+            self.ask(out);
         }
     }
 
@@ -919,26 +1020,41 @@ impl Call {
             return;
         };
         let Some(asking) = answer.asking.take() else { return };
-        answer.requests.clear();
-        answer.goes_on |= asking.heard;
-        match asking.reply {
-            Some(id) if asking.heard => self.write_no_more(id, out),
-            Some(id) => {
-                answer.replies.retain(|r| *r != id);
-                self.discard_reply(id, out);
-            }
-            None => {}
-        }
-        let left = self.llm_failed(may_pass);
-        let released = self.answer.as_ref().is_some_and(|a| a.released);
-        if left {
+        let released = answer.released;
+        self.leave_off(&asking, out);
+        if self.llm_failed(may_pass) {
             self.ask(out);
         } else if released || self.phase == Phase::Ringing {
             self.give_up(out);
         } else {
-            self.answer = None;
-            self.ear.thrown_away = self.ear.thrown_away.saturating_add(1);
+            self.no_head_start();
         }
+    }
+
+    /// The model has nothing to say and nothing to do, and the caller has heard nothing: another may have.
+    fn model_is_speechless(&mut self, out: &mut Out) {
+        let Some(answer) = &mut self.answer else { return };
+        let released = answer.released;
+        answer.asking = None;
+        if self.llm_failed(true) {
+            self.ask(out);
+        } else if released {
+            self.answer = None;
+            self.say_not_understood(out);
+        } else if self.phase != Phase::Ringing {
+            self.no_head_start();
+        }
+    }
+
+    /// No model could answer ahead; when the turn is over it is tried once more.
+    fn no_head_start(&mut self) {
+        self.answer = None;
+        self.ear.no_head_start = true;
+    }
+
+    fn say_not_understood(&mut self, out: &mut Out) {
+        let sorry = self.plan.phrases.not_understood.clone();
+        self.say(Purpose::NotUnderstood, Then::Listen, &sorry, out);
     }
 
     pub(super) fn ask_deadline(&self) -> Option<CallTime> {
@@ -958,7 +1074,9 @@ impl Call {
         let answer = self.answer.as_ref().filter(|a| a.released && self.ending.is_none())?;
         let silent = self.replies.iter().all(|r| !r.playing && r.given == 0);
         let waiting = answer.asking.is_some() || answer.waits;
-        (waiting && silent && self.interruption.is_none()).then_some(answer.next_filler_at)
+        // Whatever the agent has just said has filled the wait up to then.
+        let silent_long = self.silent_since.plus_ms(self.plan.timing.filler_ms);
+        (waiting && silent && self.interruption.is_none()).then_some(answer.next_filler_at.max(silent_long))
     }
 
     pub(super) fn fill(&mut self, out: &mut Out) {
@@ -1011,17 +1129,34 @@ impl Call {
         out.push(Command::Note(line));
     }
 
-    /// After a node died: the request under way is asked again, unless something of its answer was spoken.
+    /// After a node died: the request under way is asked again; of what was heard of its answer it is asked to go on.
     pub(super) fn ask_again(&mut self, out: &mut Out) {
         let Some(answer) = &mut self.answer else { return };
-        if !answer.released && self.phase != Phase::Ringing {
+        if !answer.released {
+            let greets = self.phase == Phase::Ringing;
             self.answer = None;
+            if greets {
+                self.begin_answer(String::new(), out);
+            }
             return;
         }
         let Some(asking) = answer.asking.take() else { return };
+        self.leave_off(&asking, out);
+        self.ask(out);
+    }
+
+    /// A request came to nothing: what was heard of its answer stands, as far as whole clauses go.
+    fn leave_off(&mut self, asking: &Asking, out: &mut Out) {
+        let Some(answer) = &mut self.answer else { return };
+        answer.requests.clear();
+        answer.goes_on |= asking.heard;
         match asking.reply {
-            Some(id) => self.finish_writing(id, out),
-            None => self.ask(out),
+            Some(id) if asking.heard => self.write_no_more(id, out),
+            Some(id) => {
+                answer.replies.retain(|r| *r != id);
+                self.discard_reply(id, out);
+            }
+            None => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Small judgements about words: whether a sentence is finished, whether somebody only hums along, where a clause ends.
 //! It knows English best and punctuation everywhere; it knows nothing of time.
 
+use crate::Language;
+
 /// How finished an utterance sounds by its words alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finished {
@@ -12,28 +14,57 @@ pub(super) enum Finished {
     Unfinished,
 }
 
-/// Words that nobody ends a sentence with, whatever punctuation a recogniser puts behind them.
-const DANGLING: &[&str] = &[
-    "a", "an", "the", "and", "or", "but", "because", "if", "of", "to", "for", "from", "with", "at", "my",
-    "your", "our", "his", "their", "its", "um", "uh", "er", "erm", "und", "oder", "aber", "der", "die",
-    "das", "ein", "eine", "y", "pero", "el", "un", "una", "et", "ou", "mais", "le", "les", "une",
-];
+/// What fills a pause in most languages: the speaker goes on.
+const HESITATIONS: &[&str] = &["um", "uh", "er", "erm", "uhm", "äh", "ähm", "öh", "euh", "eh"];
 
-/// Words that end a sentence only where the recogniser hears its end.
-const OFTEN_DANGLING: &[&str] = &[
-    "so", "when", "that", "which", "who", "in", "on", "by", "about", "is", "are", "was", "were", "am", "be",
-    "i", "im", "we", "you", "he", "she", "they", "can", "could", "would", "will", "should", "do", "does",
-    "did", "want", "need", "like", "hmm", "well", "then", "please", "let", "lets",
-];
+/// Words of a language that nobody ends a sentence with, whatever punctuation a recogniser puts behind them.
+fn dangling(language: &Language) -> &'static [&'static str] {
+    match language.primary() {
+        "en" => &[
+            "a", "an", "the", "and", "or", "but", "because", "if", "of", "to", "for", "from", "with", "at",
+            "my", "your", "our", "his", "their", "its",
+        ],
+        "de" => &[
+            "und", "oder", "aber", "weil", "wenn", "der", "die", "das", "den", "ein", "eine", "einen", "mein",
+        ],
+        "es" => &["y", "o", "pero", "el", "la", "un", "una", "de", "mi", "porque"],
+        "fr" => &["et", "ou", "mais", "le", "les", "un", "une", "de", "mon", "parce"],
+        _ => &[],
+    }
+}
+
+/// Words of a language that end a sentence only where the recogniser hears its end.
+fn often_dangling(language: &Language) -> &'static [&'static str] {
+    match language.primary() {
+        "en" => &[
+            "so", "when", "that", "which", "who", "in", "on", "by", "about", "is", "are", "was", "were",
+            "am", "be", "i", "im", "we", "you", "he", "she", "they", "can", "could", "would", "will",
+            "should", "do", "does", "did", "want", "need", "like", "hmm", "well", "then", "please", "let",
+            "lets",
+        ],
+        _ => &[],
+    }
+}
 
 /// Whole utterances after which the caller has said what they wanted, although the last word dangles.
 const SHORT_ANSWERS: &[&str] =
     &["please", "i do", "i am", "we are", "we do", "i would", "i can", "yes please"];
 
-const DIGIT_WORDS: &[&str] = &[
-    "zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "double", "triple",
-    "plus",
-];
+/// How a language says digits one by one.
+fn digit_words(language: &Language) -> &'static [&'static str] {
+    match language.primary() {
+        "en" => &[
+            "zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "double",
+            "triple", "plus",
+        ],
+        "de" => &[
+            "null", "eins", "zwei", "zwo", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "plus",
+        ],
+        "es" => &["cero", "uno", "dos", "tres", "cuatro", "cinco", "seis", "siete", "ocho", "nueve"],
+        "fr" => &["zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf"],
+        _ => &[],
+    }
+}
 
 /// What people say to show that they listen. Alone, it is no turn and no interruption.
 const BACKCHANNEL: &[&str] = &[
@@ -92,26 +123,31 @@ pub(super) fn after_words(text: &str, count: usize) -> &str {
 }
 
 /// Judges by words and punctuation whether more is to come.
-pub(super) fn finished(text: &str) -> Finished {
+pub(super) fn finished(text: &str, language: &Language) -> Finished {
     let trimmed = text.trim_end();
     let all: Vec<String> = words(trimmed).collect();
     let Some(last) = all.last() else { return Finished::Unsure };
     if trimmed.ends_with("...") || trimmed.ends_with(['…', ',', '-', '—', ':']) {
         return Finished::Unfinished;
     }
-    let is_digits = |w: &str| w.bytes().all(|b| b.is_ascii_digit()) || DIGIT_WORDS.contains(&w);
-    let digits: usize = (all.iter().rev().take_while(|w| is_digits(w)))
-        .map(|w| if w.bytes().all(|b| b.is_ascii_digit()) { w.len() } else { 1 })
-        .sum();
+    let punctuated = trimmed.ends_with(['.', '?', '!', '。', '？', '！', '।', '؟']);
+    let is_number = |w: &str| w.bytes().all(|b| b.is_ascii_digit());
+    let is_digits = |w: &str| is_number(w) || digit_words(language).contains(&w);
+    let spoken: Vec<&String> = all.iter().rev().take_while(|w| is_digits(w)).collect();
+    let digits: usize = spoken.iter().map(|w| if is_number(w) { w.len() } else { 1 }).sum();
     if DICTATED_DIGITS.contains(&digits) && all.len() > 1 {
-        return Finished::Unfinished;
+        // One number at the end of a sentence is an hour or a price as often as a part of something longer.
+        let sentence = punctuated && spoken.len() == 1;
+        return if sentence { Finished::Unsure } else { Finished::Unfinished };
     }
     let whole = all.join(" ");
     let short = SHORT_ANSWERS.contains(&whole.as_str()) || is_backchannel(&whole);
-    let punctuated = trimmed.ends_with(['.', '?', '!', '。', '？', '！', '।', '؟']);
-    let dangles =
-        DANGLING.contains(&last.as_str()) || (!punctuated && OFTEN_DANGLING.contains(&last.as_str()));
-    if dangles && !short && !trimmed.ends_with('?') {
+    let hesitates =
+        HESITATIONS.contains(&last.as_str()) && all.iter().all(|w| HESITATIONS.contains(&w.as_str()));
+    let dangles = HESITATIONS.contains(&last.as_str())
+        || dangling(language).contains(&last.as_str())
+        || (!punctuated && often_dangling(language).contains(&last.as_str()));
+    if hesitates || (dangles && !short && !trimmed.ends_with('?')) {
         return Finished::Unfinished;
     }
     if short || punctuated { Finished::Complete } else { Finished::Unsure }
@@ -143,6 +179,35 @@ pub(super) fn is_farewell(text: &str) -> bool {
 /// Whether a text ends in a question: then "yes" is an answer to it and not a hum.
 pub(super) fn asks(text: &str) -> bool {
     text.trim_end().ends_with(['?', '？', '؟'])
+}
+
+/// Whether a word ends at this byte of a text. Chinese, Japanese and Thai put no spaces between words: there every
+/// character may end one.
+pub(super) fn ends_word(text: &str, at: usize) -> bool {
+    if !text.is_char_boundary(at) {
+        return false;
+    }
+    let (before, after) = text.split_at(at);
+    let after = after.chars().next();
+    // Signs that belong to the letter before them.
+    let joined = matches!(
+        after,
+        Some('\u{e31}' | '\u{e34}'..='\u{e3a}' | '\u{e47}'..='\u{e4e}' | '\u{3099}' | '\u{309a}')
+    );
+    after.is_none_or(char::is_whitespace)
+        || (!joined
+            && (before.chars().next_back().is_some_and(is_unspaced) || after.is_some_and(is_unspaced)))
+}
+
+fn is_unspaced(c: char) -> bool {
+    matches!(c,
+        '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3000}'..='\u{30ff}'
+        | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ff60}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// Whether a text stops where a speaker may breathe.
+pub(super) fn ends_clause(text: &str) -> bool {
+    text.trim_end().ends_with(['.', ',', '?', '!', ';', ':', '—', '。', '？', '！', '，', '、', '।', '؟'])
 }
 
 /// Where the next clause of a reply being written ends, in bytes of `text`; `None`: wait for more text.
@@ -206,7 +271,7 @@ mod tests {
             "I want to cancel my order.",
             "My number is 415 555 0123.",
         ] {
-            assert_eq!(finished(complete), Finished::Complete, "{complete}");
+            assert_eq!(finished(complete, &Language::english()), Finished::Complete, "{complete}");
         }
         for unfinished in [
             "my number is five five",
@@ -214,12 +279,16 @@ mod tests {
             "and um",
             "Well,",
             "It is 41 5",
+            "Um.",
+            "uh",
+            "My number is five five.",
             "could you check the",
         ] {
-            assert_eq!(finished(unfinished), Finished::Unfinished, "{unfinished}");
+            assert_eq!(finished(unfinished, &Language::english()), Finished::Unfinished, "{unfinished}");
         }
-        for unsure in ["could you check my order", "", "book a table"] {
-            assert_eq!(finished(unsure), Finished::Unsure, "{unsure}");
+        for unsure in ["could you check my order", "", "book a table", "Tomorrow at 7:30.", "A table for 10."]
+        {
+            assert_eq!(finished(unsure, &Language::english()), Finished::Unsure, "{unsure}");
         }
     }
 
@@ -239,6 +308,14 @@ mod tests {
             assert!(!is_backchannel(turn), "{turn}");
         }
         assert!(is_farewell("Thank you, bye!") && !is_farewell("wait, one more thing") && !is_farewell(""));
+    }
+
+    #[test]
+    fn a_word_dangles_in_its_own_language_only() {
+        let german: Language = "de".parse().unwrap();
+        assert_eq!(finished("Did the flowers die.", &Language::english()), Finished::Complete);
+        assert_eq!(finished("Ich suche die.", &german), Finished::Unfinished);
+        assert_eq!(finished("meine Nummer ist fünf fünf", &german), Finished::Unfinished);
     }
 
     #[test]

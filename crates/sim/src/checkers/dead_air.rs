@@ -2,7 +2,7 @@
 //!
 //! Four seconds of silence are too long while the agent owes an answer. The clock runs from the last sound of either side, the
 //! last word understood and the last report of the voice detector, whichever is latest; fillers count as sound. It does not
-//! run while media is down, while the detector reports a sound (the agent listens), or shortly after a recogniser, a voice or
+//! run while media is down, while the detector reports a sound that may be speech (a few seconds without a word), or shortly after a recogniser, a voice or
 //! the line has failed; a model that fails is no excuse.
 
 use super::{Checker, Seen};
@@ -16,6 +16,8 @@ const DEAD_AIR_MS: u32 = 4_000;
 const PATIENCE_MS: u32 = 2_200;
 /// With nothing owed, the agent asks after this time whether the caller is there.
 const NUDGE_MS: u32 = 8_000 + DEAD_AIR_MS;
+/// A sound of which nothing is understood may be speech for so long.
+const MAY_BE_SPEECH_MS: u32 = 4_000;
 /// How long a failure excuses silence.
 const EXCUSED_MS: u32 = 10_000;
 
@@ -27,6 +29,10 @@ pub(super) struct DeadAir {
     /// The word is only a guess yet.
     guessed: bool,
     quiet_since: CallTime,
+    /// Until when the sound that the detector reports may be speech.
+    speech_until: CallTime,
+    sounding: bool,
+    media: bool,
     over: bool,
 }
 
@@ -48,7 +54,18 @@ impl Checker for DeadAir {
             Seen::Forgotten(Input::Final { .. } | Input::Interim { .. } | Input::EagerEnd { .. }) => self.owed = None,
             Seen::Fact(input) => {
                 self.fact(scene, input);
-                let listens = scene.sound_reported || scene.caller_talks || scene.audible.is_some();
+                // The caller's end of the line knows when they left; it is reported later.
+                let left = matches!(input, Input::HungUp { by_caller: true });
+                let at = scene.over_at.filter(|_| left).unwrap_or(scene.now);
+                if self.sounding {
+                    self.quiet_since = self.quiet_since.max(self.speech_until.min(at));
+                }
+                let quiet_ms = at.since_ms(self.quiet_since);
+                if left && self.media && quiet_ms > NUDGE_MS && !is_excused(scene) {
+                    return Err(format!("nobody has said anything for {quiet_ms} ms, and the caller leaves"));
+                }
+                self.media = scene.media;
+                let listens = scene.caller_talks || scene.audible.is_some();
                 if listens || !scene.media || self.over || is_excused(scene) {
                     self.quiet_since = scene.now;
                 }
@@ -78,6 +95,7 @@ impl DeadAir {
                 if scene.stt == Some(*stt) =>
             {
                 self.quiet_since = scene.now;
+                self.speech_until = scene.now.plus_ms(MAY_BE_SPEECH_MS);
                 self.guessed &= !settled || text.is_empty();
                 for name in words::names_in(text) {
                     if self.known.insert(name.to_string()) {
@@ -86,7 +104,16 @@ impl DeadAir {
                     }
                 }
             }
-            Input::SpeechStopped { .. } | Input::Dtmf { .. } | Input::Connected => self.quiet_since = scene.now,
+            Input::SpeechStarted => {
+                self.sounding = true;
+                self.speech_until = scene.now.plus_ms(MAY_BE_SPEECH_MS);
+            }
+            Input::SpeechStopped { .. } => {
+                self.sounding = false;
+                self.quiet_since = scene.now;
+            }
+            Input::MediaLost => self.sounding = false,
+            Input::Dtmf { .. } | Input::Connected => self.quiet_since = scene.now,
             _ => {}
         }
     }

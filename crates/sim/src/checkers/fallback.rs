@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 /// One that never finishes anything may be tried so often, a model so often for the same words.
 const TRIED: u32 = 2;
 
+/// A recogniser that understands nothing of so many utterances may be dead.
+const MUTE: u32 = 2;
+
 #[derive(Debug, Default)]
 pub(super) struct Fallback {
     stt: Kind,
@@ -16,6 +19,10 @@ pub(super) struct Fallback {
     tts: Kind,
     last_stt: Option<SttId>,
     failed_asks: BTreeSet<AskId>,
+    /// Utterances since the last word of the session.
+    utterances: u32,
+    /// How often the caller was asked to say it again since then.
+    not_understood: u32,
     /// The words that models are asked to answer.
     said: String,
 }
@@ -54,7 +61,26 @@ impl Checker for Fallback {
         let conditions = &scene.options.providers;
         match seen {
             Seen::TookOver => *self = Fallback::default(),
-            Seen::Order(Command::OpenStt { provider, .. }) => self.stt.current = *provider,
+            Seen::Order(Command::OpenStt { provider, .. }) => {
+                self.stt.current = *provider;
+                (self.utterances, self.not_understood) = (0, 0);
+            }
+            Seen::Fact(Input::SpeechStopped { .. }) => {
+                self.utterances += 1;
+                self.stt.has_failed[usize::from(self.stt.current)] |= self.utterances >= MUTE;
+            }
+            Seen::Fact(Input::Interim { text, .. } | Input::Final { text, .. } | Input::EagerEnd { text, .. })
+                if !text.is_empty() =>
+            {
+                (self.utterances, self.not_understood) = (0, 0);
+                self.stt.failures = [0; 3];
+            }
+            Seen::Order(Command::Speak { text, .. }) if *text == Phrases::default().not_understood => {
+                self.not_understood += 1;
+                if self.not_understood > MUTE && scene.faults.voice.is_none() {
+                    return Err(format!("recogniser {} is mute and still used", self.stt.current));
+                }
+            }
             Seen::Order(Command::OpenTts { voice }) => self.tts.current = *voice,
             Seen::Order(Command::Ask { provider, messages, .. }) => {
                 self.llm.current = *provider;

@@ -17,6 +17,8 @@ pub(super) struct HeadStart {
     begun: u32,
     /// Those of them that the turn did not end with.
     thrown_away: u32,
+    /// The last turn that was over.
+    noted: String,
     /// The words of an answer begun ahead.
     ahead: Option<String>,
 }
@@ -25,24 +27,27 @@ impl Checker for HeadStart {
     fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
             Seen::Order(Command::Note(line))
-                if line.speaker == Speaker::Caller && self.ahead.as_ref() == Some(&line.text) =>
+                if line.speaker == Speaker::Caller =>
             {
-                self.ahead = None;
+                self.ahead.take_if(|ahead| *ahead == line.text);
+                self.noted.clone_from(&line.text);
             }
             Seen::Order(Command::Ask { messages, .. }) => {
                 let Some(text) = messages.last().and_then(said) else { return Ok(()) };
                 let failed = scene.asks.last().is_some_and(|a| a.failed || a.node != scene.node);
                 let turn = messages.iter().filter(|m| said(m).is_some()).count();
-                if turn != self.turn || failed {
-                    *self = HeadStart { turn, ..HeadStart::default() };
+                if turn != self.turn {
+                    *self = HeadStart { turn, noted: std::mem::take(&mut self.noted), ..HeadStart::default() };
                 }
-                self.begun += 1;
-                self.thrown_away += u32::from(self.ahead.replace(text.to_string()).is_some());
+                let ahead = (text != self.noted).then(|| text.to_string());
+                let before = std::mem::replace(&mut self.ahead, ahead);
+                // One that failed was not thrown away, and what is asked in its place is no new beginning.
+                self.begun += u32::from(!failed);
+                self.thrown_away += u32::from(before.is_some() && !failed);
             }
             _ => return Ok(()),
         }
-        // The one that is under way when the limit is reached may be thrown away too.
-        let most = u32::from(limits::THROWN_AWAY_PER_TURN) + 1;
+        let most = u32::from(limits::THROWN_AWAY_PER_TURN);
         // A recogniser that takes words back makes a turn begin again.
         if self.thrown_away > most && scene.faults.hearing.is_none() {
             return Err(format!("{} answers begun ahead of one turn were thrown away", self.thrown_away));

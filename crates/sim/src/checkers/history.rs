@@ -46,6 +46,8 @@ impl Checker for History {
     }
 }
 
+/// The last mark of a reply is on its way for so long at most.
+const MARKS_ON_THEIR_WAY_MS: u32 = 1_000;
 /// A caller who has hung up hears nothing more, but it is known only when it is reported; so too while a node stalls.
 const REPORT_MS: u32 = 500;
 
@@ -72,7 +74,21 @@ fn told(scene: &Scene, messages: &[ChatMessage]) -> Result<(), String> {
             None => return Err(format!("the model is told of what was not heard: {text:?}")),
         }
     }
-    Ok(())
+    let exact = scene.node == 0 && scene.faults.line.is_none() && scene.faults.voice.is_none();
+    let kept_back = scene.speeches.iter().filter(|s| exact && is_to_be_told(scene, s)).find(|speech| {
+        let told = |m: &ChatMessage| matches!(m, ChatMessage::Agent { text, .. } if text == speech.text.trim_end());
+        !messages.iter().any(told)
+    });
+    match kept_back {
+        Some(speech) => Err(format!("the model is not told of what was heard: {:?}", speech.text)),
+        None => Ok(()),
+    }
+}
+
+/// It was heard to its end long enough ago.
+fn is_to_be_told(scene: &Scene, speech: &Speech) -> bool {
+    let known = scene.now.since_ms(speech.last_heard_at) > MARKS_ON_THEIR_WAY_MS;
+    speech.is_heard_out() && speech.cancelled_at.is_none() && !speech.filler && known
 }
 
 /// What was heard, and after it what has not been heard yet.

@@ -2,18 +2,23 @@
 
 use super::{Checker, Seen, said};
 use crate::world::Scene;
-use offhook_core::call::{CallTime, Command, Input};
+use offhook_core::call::{CallTime, Command, Input, Phrases};
 use offhook_core::{ChatMessage, limits};
 
 /// One clause may carry a reply over its limit.
 const ONE_CLAUSE: usize = 300;
-/// Last words and the end itself may take so long after the longest duration.
-const LAST_WORDS_MS: u32 = 20_100;
+/// What is being said, last words and the end itself may take so long after the longest duration.
+const LAST_WORDS_MS: u32 = 30_000;
+
+/// Times that the agent asks into silence before it says goodbye, and once more where the model had nothing to say.
+const NUDGES: u32 = 2 + 1;
 
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     connected_at: Option<CallTime>,
     ended: bool,
+    /// What the agent has asked since the caller's last word.
+    questions: u32,
 }
 
 impl Checker for Limits {
@@ -29,11 +34,22 @@ impl Checker for Limits {
                     return Err("the longest duration is over, but the call is not".into());
                 }
             }
+            Seen::Fact(Input::Final { text, .. } | Input::Interim { text, .. } | Input::EagerEnd { text, .. })
+                if !text.is_empty() =>
+            {
+                self.questions = 0;
+            }
+            Seen::Fact(Input::Dtmf { .. }) => self.questions = 0,
             Seen::Order(Command::Speak { reply, text, .. }) => {
+                let phrases = Phrases::default();
+                self.questions += u32::from([phrases.nudge, phrases.not_understood].contains(text));
+                if self.questions > NUDGES && scene.faults.voice.is_none() && scene.node == 0 {
+                    return Err(format!("the agent asks {} times into silence", self.questions));
+                }
                 let before = scene.speech(*reply).map_or(0, |at| scene.speeches[at].text.len());
                 let length = before + text.len();
-                if length > limits::REPLY_CHARS + ONE_CLAUSE {
-                    return Err(format!("reply {} has {length} characters", reply.0));
+                if length > limits::REPLY_BYTES + ONE_CLAUSE {
+                    return Err(format!("reply {} has {length} bytes", reply.0));
                 }
             }
             Seen::Order(Command::Ask { messages, .. }) => {

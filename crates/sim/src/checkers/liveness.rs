@@ -11,6 +11,8 @@ pub(super) struct Liveness {
     before: Option<EndedReason>,
     ordered: bool,
     hang_up_ordered: bool,
+    /// Media had never flowed when the end was ordered.
+    never_connected: bool,
     forwarded: bool,
 }
 
@@ -18,7 +20,10 @@ impl Checker for Liveness {
     fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
             Seen::Fact(Input::HangUpOrdered) => self.ordered = true,
-            Seen::Order(Command::HangUp) => self.hang_up_ordered = true,
+            Seen::Order(Command::HangUp) => {
+                self.hang_up_ordered = true;
+                self.never_connected |= !scene.connected;
+            }
             Seen::Order(Command::Forward { .. }) => self.forwarded = true,
             Seen::TookOver => (self.ended, self.before) = (None, self.ended),
             Seen::Ended(reason) => {
@@ -46,8 +51,8 @@ impl Liveness {
             EndedReason::AgentHungUp | EndedReason::Silence | EndedReason::ProvidersFailed => self.hang_up_ordered,
             EndedReason::MaxDuration => self.hang_up_ordered && scene.now.as_ms() >= longest_ms,
             EndedReason::Forwarded => self.forwarded,
-            EndedReason::MediaLost => scene.connected && !scene.media,
-            EndedReason::NeverConnected => !scene.connected || scene.node > 0,
+            EndedReason::MediaLost => scene.connected && !scene.media && self.hang_up_ordered,
+            EndedReason::NeverConnected => self.never_connected || scene.node > 0,
             EndedReason::Ordered => self.ordered,
             EndedReason::CarrierHungUp => scene.over_at.is_some(),
             // The machine never says so of itself.

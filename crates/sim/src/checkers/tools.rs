@@ -1,9 +1,9 @@
 //! A tool is run once for a request, only when the turn it belongs to is over, and the model is told its one result.
 
 use super::{Checker, Seen, said};
-use crate::world::{Asked, Scene, TOOL_TIMEOUT_MS};
-use offhook_core::call::{Command, Input, Speaker};
-use offhook_core::{ChatMessage, limits};
+use crate::world::{Asked, Scene, TOOL_TIMEOUT_MS, words};
+use offhook_core::call::{AskId, Command, Input, Speaker};
+use offhook_core::{ChatMessage, ToolRequest, limits};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -12,10 +12,15 @@ pub(super) struct Tools {
     turn: String,
     /// How often a request was run, by its arguments.
     runs: BTreeMap<String, u32>,
+    /// What requests under way want of outside tools, by arguments.
+    wanted: Vec<(AskId, Option<String>)>,
+    /// What has to be run before anything else happens.
+    due: Vec<String>,
     /// What came in time, by arguments.
     results: BTreeMap<String, String>,
     /// What came at the very moment at which it was given up.
     perhaps: BTreeMap<String, String>,
+    ended: bool,
 }
 
 impl Checker for Tools {
@@ -23,6 +28,30 @@ impl Checker for Tools {
         match seen {
             Seen::Order(Command::Note(line)) if line.speaker == Speaker::Caller => self.turn.clone_from(&line.text),
             Seen::Order(Command::RunTool { name, arguments, .. }) => self.run(scene, name, arguments)?,
+            Seen::Fact(Input::Tool { ask, request }) => {
+                let live = scene.asked(*ask).map(|at| &scene.asks[at]).filter(|a| !a.cancelled);
+                let so_far = self.wanted.iter().filter(|(a, _)| a == ask).count();
+                if live.is_some() && so_far < limits::TOOLS_PER_ANSWER {
+                    self.wanted.push((*ask, is_runnable(request).then(|| request.arguments.clone())));
+                }
+            }
+            Seen::Fact(Input::AskDone { ask }) => {
+                let live = scene.asked(*ask).map(|at| &scene.asks[at]).filter(|a| !a.cancelled);
+                let said = live.and_then(|a| a.messages.iter().rev().find_map(said));
+                // Words without a name may be those of an earlier turn.
+                let meant = said.filter(|text| words::is_meant(text));
+                let is_over = meant.is_some_and(|text| *text == self.turn) && !self.ended;
+                for (_, arguments) in self.wanted.extract_if(.., |(a, _)| a == ask).filter(|_| is_over) {
+                    self.due.extend(arguments);
+                }
+            }
+            Seen::TookOver => self.wanted.clear(),
+            Seen::Ended(_) | Seen::Order(Command::HangUp | Command::Forward { .. }) => self.ended = true,
+            Seen::Handled => {
+                if let Some(forgotten) = self.due.drain(..).find(|arguments| !self.runs.contains_key(arguments)) {
+                    return Err(format!("look_up {forgotten} was wanted, but is not run"));
+                }
+            }
             Seen::Fact(Input::ToolDone { tool, result }) => {
                 let used = scene.tools.iter().rfind(|t| t.tool == *tool && t.node == scene.node);
                 let Some(used) = used else { return Ok(()) };
@@ -42,6 +71,11 @@ impl Checker for Tools {
         }
         Ok(())
     }
+}
+
+/// Whether a request can be carried out by somebody outside.
+fn is_runnable(request: &ToolRequest) -> bool {
+    request.name == "look_up" && request.arguments.starts_with('{') && request.arguments.ends_with('}')
 }
 
 /// No timer fires while media is lost or the node stalls.
@@ -80,7 +114,7 @@ impl Tools {
             let ChatMessage::Agent { tools, .. } = message else { continue };
             for (offset, request) in tools.iter().enumerate() {
                 let answer = messages.get(place + 1 + offset);
-                let Some(ChatMessage::Tool { id, text }) = answer.filter(|_| true) else {
+                let Some(ChatMessage::Tool { id, text }) = answer else {
                     return Err(format!("request {} has no result", request.id));
                 };
                 if *id != request.id {

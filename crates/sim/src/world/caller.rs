@@ -37,6 +37,7 @@ pub(super) enum Act {
         mood: u32,
     },
     Cough,
+    Background,
     Blip,
     Press {
         left: u32,
@@ -60,6 +61,10 @@ impl World<'_> {
         };
         let mood = self.caller.mood;
         self.plan_act(patience_ms, Act::Wonder { mood });
+        let background_ms = self.scene.options.caller.background.at_ms;
+        if background_ms > 0 {
+            self.plan_act(background_ms, Act::Background);
+        }
         if self.scene.options.caller.coughs > 0 {
             let ms = self.dice.between(100, 10_000);
             self.plan_act(ms, Act::Cough);
@@ -97,6 +102,13 @@ impl World<'_> {
         let ms = self.scene.options.line.down_ms + self.dice.between(250, 1_500);
         let mood = self.caller.mood;
         self.plan_act(ms, Act::Reply { mood });
+    }
+
+    /// Something sounds near the phone, whether anybody talks or not.
+    fn background_sounds(&mut self) {
+        let background = self.scene.options.caller.background;
+        self.noise(background.lasts_ms);
+        self.plan_act(background.lasts_ms + background.pause_ms, Act::Background);
     }
 
     fn plan_act(&mut self, ms: u32, act: Act) {
@@ -148,6 +160,7 @@ impl World<'_> {
                     self.plan_act(again_ms, Act::Cough);
                 }
             }
+            Act::Background => self.background_sounds(),
             Act::Blip => {
                 let ms = self.dice.between(50, 180);
                 self.noise(ms);

@@ -10,8 +10,6 @@ use offhook_core::call::{CallTime, Input, SttId};
 const INTERIM_EVERY_MS: u32 = 250;
 /// A silence after which an eager recogniser supposes an end.
 const EAGER_MS: u32 = 200;
-/// An adapter notices that its recogniser has stalled after so long.
-const STALL_NOTICED_MS: u32 = 4_000;
 /// A word that a recogniser makes of something else.
 const MISHEARD: &str = "something";
 
@@ -99,7 +97,7 @@ impl World<'_> {
         self.hearing.condition = self.scene.options.providers.stt[usize::from(provider)];
         self.hearing.session += 1;
         self.hearing.open = false;
-        self.hearing.stalled = false;
+        self.hearing.stalled = self.hearing.condition == Condition::Mute;
         self.hearing.arrives_at = self.scene.now;
         let session = self.hearing.session;
         let at = self.scene.now.plus_ms(self.dice.between(20, 300));
@@ -155,7 +153,6 @@ impl World<'_> {
         } else if self.fault(stalls) {
             self.hearing.stalled = true;
             self.scene.faults.hearing = Some(self.scene.now);
-            self.agenda.plan(start.plus_ms(STALL_NOTICED_MS), Event::SttDies(self.hearing.session));
         }
     }
 

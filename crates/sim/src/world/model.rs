@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// How much longer than usual a slow model takes to begin.
 const SLOW_MS: u32 = 2_500;
+/// How often a model has nothing more to say when it knows what its tools did, and ends the call.
+const HANGS_UP_AFTER_TOOLS: u32 = 40;
 /// Bytes of an endless answer at most.
 const ENDLESS_BYTES: usize = 20_000;
 
@@ -80,6 +82,11 @@ impl World<'_> {
         let o = &self.scene.options.model;
         let (tools, many, bad, dtmf, hangs_up, questions) =
             (o.tools, o.many_tools, o.bad_tools, o.sends_dtmf, o.hangs_up, o.questions);
+        if after_tools && self.dice.happens(HANGS_UP_AFTER_TOOLS) {
+            let request = self.request("hang_up", false);
+            asked.tools.push(request);
+            return;
+        }
         if !after_tools && !greets && !goes_on {
             if farewell || self.dice.happens(hangs_up) {
                 if self.dice.happens(600) {

@@ -59,8 +59,21 @@ pub(crate) struct CallerOptions {
     pub(crate) goodbye: u32,
     /// Says something after all while the agent says goodbye.
     pub(crate) stays: u32,
+    /// A television or music near the phone.
+    pub(crate) background: Background,
     pub(crate) hangs_up_at_ms: Option<u32>,
     pub(crate) ordered_end_at_ms: Option<u32>,
+}
+
+/// Sound without words that comes again and again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Background {
+    /// When it begins; 0: never.
+    pub(crate) at_ms: u32,
+    /// How long it lasts each time.
+    pub(crate) lasts_ms: u32,
+    /// The silence before it comes again.
+    pub(crate) pause_ms: u32,
 }
 
 /// The carrier and the media between it and us.
@@ -193,6 +206,8 @@ pub(crate) enum Condition {
     Dead,
     /// It begins well, and breaks off every time.
     BreaksOff,
+    /// It listens and never says a word; recognisers only.
+    Mute,
 }
 
 /// The node that the call runs on.
@@ -272,7 +287,19 @@ impl Options {
         if faulty {
             options.add_faults(d);
             // A stream of its own, so that what other seeds stand for stays as it is.
-            options.break_providers(&mut Dice::new(seed, 2));
+            let d = &mut Dice::new(seed, 2);
+            options.break_providers(d);
+            if d.happens(200) {
+                // Half a second of a model's tokens.
+                options.node.lost_lines = d.between(10, 120);
+            }
+            if d.happens(60) {
+                options.caller.background = Background {
+                    at_ms: d.between(500, 20_000),
+                    lasts_ms: *d.pick(&[1_200, 3_000, 20_000, 300_000]),
+                    pause_ms: d.between(3_000, 12_000),
+                };
+            }
         }
         options
     }
@@ -281,14 +308,15 @@ impl Options {
         if !d.happens(150) {
             return;
         }
-        let kind = match d.between(0, 2) {
-            0 => &mut self.providers.stt,
-            1 => &mut self.providers.llm,
-            _ => &mut self.providers.tts,
+        let broken = [Condition::Dead, Condition::BreaksOff, Condition::Mute];
+        let (kind, broken) = match d.between(0, 2) {
+            0 => (&mut self.providers.stt, &broken[..]),
+            1 => (&mut self.providers.llm, &broken[..2]),
+            _ => (&mut self.providers.tts, &broken[..2]),
         };
         for condition in kind {
             if d.happens(700) {
-                *condition = *d.pick(&[Condition::Dead, Condition::BreaksOff]);
+                *condition = *d.pick(broken);
             }
         }
     }
@@ -365,6 +393,7 @@ fn caller(d: &mut Dice) -> CallerOptions {
         presses: habit(200),
         goodbye: 600,
         stays: habit(500),
+        background: Background::default(),
         hangs_up_at_ms: None,
         ordered_end_at_ms: None,
     };

@@ -22,10 +22,14 @@ pub enum Plant {
     ClippedGoodbye,
     /// The model is told of words that nobody heard.
     UnheardInHistory,
+    /// The model is not told of what the agent has said.
+    Forgetful,
     /// The transcript holds words that nobody heard.
     UnheardInTranscript,
     /// A tool is run twice for one request.
     ToolTwice,
+    /// A tool that a model wants is not run.
+    ToolForgotten,
     /// A tool is run before the caller's turn is over.
     EagerTool,
     /// A tool's result is kept from the model.
@@ -44,6 +48,8 @@ pub enum Plant {
     LateFiller,
     /// Answers are asked for and thrown away.
     Wasteful,
+    /// A caller who says nothing is asked for ever.
+    AsksForEver,
     /// A reply is longer than the limit.
     Endless,
     /// The first provider of each kind is used for ever.
@@ -62,8 +68,10 @@ impl Plant {
         (Plant::TalksOver, "barge_in"),
         (Plant::ClippedGoodbye, "goodbye"),
         (Plant::UnheardInHistory, "history"),
+        (Plant::Forgetful, "history"),
         (Plant::UnheardInTranscript, "history"),
         (Plant::ToolTwice, "tools"),
+        (Plant::ToolForgotten, "tools"),
         (Plant::EagerTool, "tools"),
         (Plant::LostResult, "tools"),
         (Plant::DeadAir, "dead_air"),
@@ -73,6 +81,7 @@ impl Plant {
         (Plant::NeverEnds, "liveness"),
         (Plant::LateFiller, "filler"),
         (Plant::Wasteful, "head_start"),
+        (Plant::AsksForEver, "limits"),
         (Plant::Endless, "limits"),
         (Plant::NeverFallsBack, "fallback"),
         (Plant::WrongTimes, "timing"),
@@ -134,6 +143,15 @@ impl Planted {
                     }
                 }
             }
+            Plant::Forgetful => {
+                for command in out {
+                    if let Command::Ask { messages, .. } = command {
+                        let said = |m: &&ChatMessage| !matches!(m, ChatMessage::Agent { tools, .. } if tools.is_empty());
+                        *messages = messages.iter().filter(said).cloned().collect();
+                    }
+                }
+            }
+            Plant::ToolForgotten => out.retain(|c| !matches!(c, Command::RunTool { .. })),
             Plant::ToolTwice => {
                 let run = out.iter().find_map(|c| match c {
                     Command::RunTool { tool, name, arguments } => {
@@ -161,13 +179,15 @@ impl Planted {
                     out.retain(|c| !matches!(c, Command::RunTool { arguments, .. } if done(arguments)));
                 }
             }
-            Plant::LateFiller => {
+            Plant::LateFiller | Plant::AsksForEver => {
                 if let Some(Input::Played { done: true, .. }) = input
                     && !out.iter().any(|c| matches!(c, Command::HangUp | Command::Forward { .. }))
                 {
                     self.seen += 1;
                     let reply = ReplyId(1_000 + self.seen);
-                    let text = Phrases::default().fillers.swap_remove(0);
+                    let mut phrases = Phrases::default();
+                    let filler = phrases.fillers.swap_remove(0);
+                    let text = if self.plant == Plant::LateFiller { filler } else { phrases.nudge };
                     out.push(Command::Speak { reply, voice: 0, text, fixed: true });
                     out.push(Command::FinishReply { reply });
                     out.push(Command::Play { reply });

@@ -27,14 +27,10 @@ impl World<'_> {
         self.voice.session += 1;
         self.voice.number = voice;
         self.voice.dead = false;
-        if self.voice_condition() == Condition::Dead {
+        if self.scene.options.providers.tts[usize::from(voice)] == Condition::Dead {
             let at = self.scene.now.plus_ms(self.dice.between(20, 200));
             self.agenda.plan(at, Event::VoiceFails(self.voice.session));
         }
-    }
-
-    fn voice_condition(&self) -> Condition {
-        self.scene.options.providers.tts[usize::from(self.voice.number)]
     }
 
     pub(super) fn new_speech(&mut self, reply: ReplyId) {
@@ -93,7 +89,7 @@ impl World<'_> {
         let base = self.scene.speeches[at].text.len();
         let mut clock = self.scene.speeches[at].planned_ms;
         let mut byte = 0;
-        for word in text.split_inclusive(char::is_whitespace) {
+        for word in spoken_pieces(text) {
             let length = word.len() as u32;
             let trimmed = word.trim_end();
             let stretch = if uneven { self.dice.between(70, 130) } else { 100 };
@@ -164,8 +160,15 @@ impl World<'_> {
             return;
         }
         let options = &self.scene.options.voice;
+        let breaks_off =
+            self.scene.options.providers.tts[usize::from(self.voice.number)] == Condition::BreaksOff;
+        if breaks_off && speech.made_ms > 0 {
+            self.voice_fails(session);
+            return;
+        }
         let left_ms = speech.planned_ms - speech.made_ms;
-        let chunk_ms = options.chunk_ms.min(left_ms);
+        let most_ms = if breaks_off { BREAKS_OFF_MS } else { options.chunk_ms };
+        let chunk_ms = most_ms.min(left_ms);
         speech.made_ms += chunk_ms;
         let done = speech.made_ms == speech.planned_ms;
         let (reply, ms) = (speech.reply, speech.made_ms);
@@ -189,9 +192,6 @@ impl World<'_> {
         if told {
             self.deliver(Fact::Ours, Input::Synthesized { reply, ms, done: complete });
         }
-        if self.voice_condition() == Condition::BreaksOff && ms >= BREAKS_OFF_MS {
-            self.voice_fails(session);
-        }
     }
 
     pub(super) fn voice_fails(&mut self, session: u32) {
@@ -202,6 +202,22 @@ impl World<'_> {
             self.deliver(Fact::Ours, Input::TtsFailed { voice, may_pass });
         }
     }
+}
+
+/// A text in the pieces that are spoken one after the other: words, and characters where words are not spaced.
+fn spoken_pieces(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive(char::is_whitespace).flat_map(|word| {
+        let unspaced = |c: char| c >= '\u{2e80}';
+        let mut rest = word;
+        std::iter::from_fn(move || {
+            let first = rest.chars().next()?;
+            let end =
+                if unspaced(first) { first.len_utf8() } else { rest.find(unspaced).unwrap_or(rest.len()) };
+            let (piece, after) = rest.split_at(end);
+            rest = after;
+            Some(piece)
+        })
+    })
 }
 
 fn anchors(speech: &mut Speech, kind: Anchors) -> Vec<Anchor> {
