@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 
 /// Connections that are open at once; more wait. Media sockets are not among them: tickets bound those.
 const CONNECTIONS: usize = 4_096;
-/// How long a client may take to send the head of a request, or to send nothing.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request, or to send nothing. Longer than proxies keep idle connections, or a
+/// webhook meets one that is being closed.
+const HEAD_PATIENCE: Duration = Duration::from_secs(75);
 /// How soon it is tried again when the system has no connection to give: there may be no file descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 

@@ -206,17 +206,20 @@ impl Store {
             .add(call::Column::LeaseExpiresAtUs.is_not_null())
             .add(call::Column::Incarnation.eq(node.incarnation.as_str()))
             .add(call::Column::Id.is_in(driven.iter().map(|id| id.as_str())));
-        call::Entity::update_many()
-            .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(self.lease_end_us(node)))
-            .filter(ours.clone())
-            .exec(&tx)
-            .await?;
+        // In the order in which the log locks them too, or each would wait for the other.
         let ids: Vec<String> = call::Entity::find()
             .select_only()
             .column(call::Column::Id)
             .filter(ours)
+            .order_by_asc(call::Column::Id)
+            .lock_exclusive()
             .into_tuple()
             .all(&tx)
+            .await?;
+        call::Entity::update_many()
+            .col_expr(call::Column::LeaseExpiresAtUs, Expr::value(self.lease_end_us(node)))
+            .filter(call::Column::Id.is_in(&ids))
+            .exec(&tx)
             .await?;
         tx.commit().await?;
         ids.iter().map(|id| parse("call.id", id)).collect()

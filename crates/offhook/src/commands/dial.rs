@@ -55,6 +55,8 @@ const DEMO_TURNS: [&str; 3] =
 const LAST_WORD_MS: u64 = 3_000;
 /// How long one step of the script may wait for the agent.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the server may take to say that it is there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long the record of a call may take to be written.
 const RECORDED_WITHIN: Duration = Duration::from_secs(10);
 /// How often the store is asked for a call that is awaited.
@@ -84,8 +86,9 @@ pub async fn run(args: Args) -> Result<()> {
     let line = simulated_line(&store, &scope).await?;
     let key = reading_key(&config, &store, &scope).await?;
 
+    let http = reqwest::Client::new();
     ensure!(
-        reqwest::get(format!("{server}/healthz")).await.is_ok(),
+        http.get(format!("{server}/healthz")).timeout(ANSWERS_WITHIN).send().await.is_ok(),
         "no server answers at {server}: start `offhook serve`, or give the address of one with --server"
     );
     let settings = TwilioSettings {
@@ -111,7 +114,7 @@ pub async fn run(args: Args) -> Result<()> {
         let (screen, sid) = (screen.clone(), call.sid().to_owned());
         async move {
             let id = begun(&store, &scope, &line, &sid).await?;
-            watch::show(&reqwest::Client::new(), &server, &key, &id, &screen).await
+            watch::show(&http, &server, &key, &id, &screen).await
         }
     });
     if let Some(ms) = args.lose_socket {

@@ -4,7 +4,7 @@
 use super::driver::{self, Beginning, Machine, NotStarted};
 use super::plan::{self, NotReady};
 use super::registry::{Handle, Onward, Whose};
-use super::resume::{NotResumed, go_on};
+use super::resume::{NotResumed, give_up, go_on};
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
@@ -91,12 +91,14 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
         abilities: Abilities,
         carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
     };
-    let (workspace, call) = (target.scope.workspace().clone(), begin.lease.call().clone());
+    let (workspace, lease) = (target.scope.workspace().clone(), begin.lease.clone());
+    let call = lease.call().clone();
     let machine = Machine::New { plan: Box::new(ready.plan), age: Duration::ZERO };
     let handle = match driver::start(begin, machine, app.around.clone()) {
         Ok(handle) | Err(NotStarted::Driven(handle)) => handle,
         Err(NotStarted::Broken) => {
             tracing::error!(call.id = %call, "Call not taken: its machine broke as it began");
+            give_up(app, &lease).await;
             return Ok(sorry(&target.number.forward_to));
         }
     };

@@ -26,7 +26,8 @@ pub const ORDERS_QUEUE: usize = 512;
 const PROGRESS_MS: u32 = 200;
 /// A mark that differs by more from where the caller was thought to be is believed.
 const RESYNC_BYTES: usize = 200 * BYTES_PER_MS;
-/// The carrier sends a frame every 20 ms, also of silence: a media socket that is still for so long is lost, whatever TCP says.
+/// The carrier sends a frame every 20 ms, also of silence: a media socket on which some came and then none for so long is lost,
+/// whatever TCP says. One on which none ever came may belong to a line that has no sound; the machine asks who is there.
 const LINE_SILENT: Duration = Duration::from_secs(3);
 /// The reply after which the machine has none.
 const LAST_REPLY: ReplyId = ReplyId(u32::MAX);
@@ -51,8 +52,8 @@ pub struct Pump {
     speech: Arc<Speech>,
     facts: mpsc::Sender<Input>,
     line: Option<Box<Line>>,
-    /// When something last came from the line.
-    line_heard_at: Instant,
+    /// When sound last came from this line; `None`: not yet.
+    line_heard_at: Option<Instant>,
     ear: Ear,
     voices: Vec<Voice>,
     playout: Playout,
@@ -99,7 +100,7 @@ impl Pump {
             speech,
             facts,
             line: None,
-            line_heard_at: Instant::now(),
+            line_heard_at: None,
             ear: Ear::new(),
             voices: Vec::new(),
             playout: Playout::default(),
@@ -149,14 +150,17 @@ impl Pump {
                     }
                 }
                 Event::Line(event) => {
-                    self.line_heard_at = Instant::now();
+                    if matches!(event, LineEvent::Audio) {
+                        self.line_heard_at = Some(Instant::now());
+                    }
                     self.hear(event);
                 }
                 Event::LineSilent => {
-                    if self.line_heard_at.elapsed() >= LINE_SILENT {
+                    if self.line_heard_at.is_some_and(|at| at.elapsed() >= LINE_SILENT) {
                         self.lost();
                     }
-                    silent.as_mut().reset(self.line_heard_at + LINE_SILENT);
+                    let from = self.line_heard_at.unwrap_or_else(Instant::now);
+                    silent.as_mut().reset(from + LINE_SILENT);
                 }
                 Event::Voice(index, event) => self.voiced(index, event),
                 Event::Stt(event) => self.understood(event),
@@ -177,6 +181,7 @@ impl Pump {
     }
 
     fn lost(&mut self) {
+        self.line_heard_at = None;
         if self.line.take().is_some() {
             tracing::warn!("Media socket lost");
             self.tell(Input::MediaLost);
@@ -204,7 +209,7 @@ impl Pump {
                 // The carrier has opened another: the one before is dead, even if it does not look so yet.
                 self.lost();
                 self.line = Some(line);
-                self.line_heard_at = Instant::now();
+                self.line_heard_at = None;
                 self.playout.reconnected();
                 self.tell(Input::Connected);
                 return Ok(());

@@ -152,7 +152,7 @@ async fn append(store: &Store, registry: &Registry, batch: &[Work]) {
     if all.is_empty() {
         return;
     }
-    let mut refused = Vec::new();
+    let (mut refused, mut lost) = (Vec::new(), Vec::new());
     match patiently!("the log", store.append_events(&all)) {
         Ok(others) => refused = others,
         // What can never be written must not cost the others their lines.
@@ -161,14 +161,19 @@ async fn append(store: &Store, registry: &Registry, batch: &[Work]) {
                 match patiently!("the log", store.append_events(std::slice::from_ref(one))) {
                     Ok(others) => refused.extend(others),
                     Err(error) => {
-                        let (call, lost, error) = (one.lease.call(), one.events.len(), chain(&error));
-                        tracing::error!(call.id = %call, lines = lost, error, "Lines of a call's log could not be written");
+                        let (call, lines, error) = (one.lease.call(), one.events.len(), chain(&error));
+                        tracing::error!(call.id = %call, lines, error, "Lines of a call's log could not be written");
+                        lost.push(call);
                     }
                 }
             }
         }
     }
-    for done in lines().filter(|lines| !refused.contains(lines.lease.call())) {
+    let written = |lines: &&Lines| {
+        let call = lines.lease.call();
+        !refused.contains(call) && !lost.contains(&call)
+    };
+    for done in lines().filter(written) {
         if let Some(last) = done.events.last() {
             done.written.send_replace(last.seq + 1);
         }

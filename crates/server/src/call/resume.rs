@@ -44,7 +44,8 @@ pub enum NotResumed {
     NoAgent,
 }
 
-/// Takes up a call whose process died: the machine as its log says it stood, and everything opened again.
+/// Takes up a call whose process died: the machine as its log says it stood, and everything opened again. One that cannot go on is
+/// written to its end: its caller is led elsewhere, and nobody shall call them back from there.
 pub async fn go_on(
     app: &Arc<App>,
     target: &RingTarget,
@@ -52,6 +53,28 @@ pub async fn go_on(
     started_at_us: i64,
 ) -> Result<Arc<Handle>, NotResumed> {
     let lease: CallLease = app.store.claim_call(&target.scope, id, &app.node).await?;
+    let taken = take(app, target, started_at_us, lease.clone()).await;
+    if taken.is_err() {
+        give_up(app, &lease).await;
+    }
+    taken
+}
+
+/// Writes the end of a call that was begun or claimed here and cannot be driven.
+pub(super) async fn give_up(app: &App, lease: &CallLease) {
+    if let Err(error) = bury(app, lease).await {
+        let error = chain(&error);
+        tracing::error!(call.id = %lease.call(), error, "The end of a call that cannot go on was not written");
+    }
+}
+
+async fn take(
+    app: &Arc<App>,
+    target: &RingTarget,
+    started_at_us: i64,
+    lease: CallLease,
+) -> Result<Arc<Handle>, NotResumed> {
+    let id = &lease.call().clone();
     let log = app.store.load_log(&target.scope, id, LogFrom::Snapshot).await?;
     let agent = target.number.inbound_agent.as_ref().ok_or(NotResumed::NoAgent)?;
     let ready = plan::ready(app, &target.scope, agent).await?;
@@ -250,7 +273,7 @@ pub async fn bury(app: &App, lease: &CallLease) -> Result<(), NotResumed> {
     let (workspace, call) = (lease.scope().workspace().clone(), lease.call().clone());
     let what = Happening::Ended { reason: EndedReason::MediaLost };
     app.around.live.tell(LiveEvent { workspace, call, what });
-    tracing::warn!(call.id = %lease.call(), "Call written off: its process died and its carrier did not come back");
+    tracing::warn!(call.id = %lease.call(), "Call written off: nobody drives it any more");
     Ok(())
 }
 
