@@ -239,6 +239,7 @@ async fn media_sockets_open_once_for_their_own_call(place: Place) {
     }
     assert!(is_open(&mut right).await, "garbage is skipped");
     let mut mute = introduced(&other.socket, &other.call_sid, json!({ "ticket": other.ticket })).await;
+    mute.send(Message::text(media(&STANDARD.encode([0xff; 160])))).await.unwrap();
     while is_open(&mut mute).await {}
     let _ = right.send(Message::binary(vec![0; HUGE_BYTES])).await;
     while is_open(&mut right).await {}
