@@ -54,6 +54,8 @@ struct ToolUse {
     tool: ToolId,
     request: ToolRequest,
     result: Option<String>,
+    /// A model has been shown the result.
+    told: bool,
 }
 
 /// What a model is shown around the history.
@@ -162,7 +164,12 @@ impl History {
         });
         let item = &mut self.items[place];
         item.settled |= reply.is_none();
-        item.tools.extend(requests.map(|(tool, request)| ToolUse { tool, request, result: None }));
+        item.tools.extend(requests.map(|(tool, request)| ToolUse {
+            tool,
+            request,
+            result: None,
+            told: false,
+        }));
     }
 
     /// A tool answered. The first answer counts.
@@ -178,10 +185,17 @@ impl History {
         self.items.last().is_some_and(|i| !i.tools.is_empty() && i.tools.iter().all(|t| t.result.is_some()))
     }
 
+    /// Whether a tool has answered after what was said since, and no model has been shown its answer.
+    pub(super) fn has_news(&self) -> bool {
+        // What has grown too old to be shown is no news.
+        let shown = self.items.iter().rev().take(limits::HISTORY_ITEMS);
+        shown.flat_map(|i| &i.tools).any(|t| t.result.is_some() && !t.told)
+    }
+
     /// History as a model is shown it. Of replies still under way it sees what was heard, but all that was given to
     /// the voice where they belong to the answer it is still writing.
     pub(super) fn messages(
-        &self,
+        &mut self,
         told: Told<'_>,
         replies: &VecDeque<Reply>,
         now: CallTime,
@@ -208,6 +222,9 @@ impl History {
                 id: used.request.id.clone(),
                 text: used.result.as_deref().unwrap_or(STILL_RUNNING).to_string(),
             }));
+        }
+        for used in self.items[skipped..].iter_mut().flat_map(|i| &mut i.tools) {
+            used.told = used.result.is_some();
         }
         if let Some(text) = told.caller_says {
             messages.push(ChatMessage::User { text: text.to_string() });

@@ -582,7 +582,7 @@ impl Call {
             Input::Tool { ask, request } => self.tool_wanted(ask, request),
             Input::AskDone { ask } => self.ask_done(ask, out),
             Input::AskFailed { ask, may_pass } => self.ask_failed(ask, may_pass, out),
-            Input::Synthesized { reply, ms, done } => self.synthesized(reply, ms, done),
+            Input::Synthesized { reply, ms, done } => self.synthesized(reply, ms, done, out),
             Input::Aligned { reply, anchors } => match self.reply_mut(reply) {
                 Some(reply) => reply.align(&anchors),
                 None => self.dropped += 1,
@@ -708,6 +708,7 @@ impl Call {
                 self.active_at = self.now;
                 self.go_on_unless_interrupted(out);
                 self.play_ready(out);
+                self.follow_up(out);
             }
             Phase::Up | Phase::Ending(_) | Phase::Ended => self.dropped += 1,
         }

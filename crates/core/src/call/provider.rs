@@ -152,6 +152,9 @@ impl Call {
             let reply = &mut self.replies[index];
             // What waits to be played behind a reply that begins anew must come behind it again.
             let again = behind && reply.playing && reply.started_at.is_none() && !reply.canned;
+            if reply.given == 0 {
+                reply.voice = self.providers.tts.current;
+            }
             if reply.given == 0 || (reply.synthesized && !again) {
                 index += 1;
                 continue;

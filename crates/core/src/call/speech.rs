@@ -371,12 +371,19 @@ impl Call {
         }
     }
 
-    pub(super) fn synthesized(&mut self, id: ReplyId, ms: u32, done: bool) {
+    pub(super) fn synthesized(&mut self, id: ReplyId, ms: u32, done: bool, out: &mut Out) {
         let now = self.now;
-        let Some(reply) = self.reply_mut(id) else {
+        let Some(reply) = self.reply_mut(id).filter(|r| !r.synthesized) else {
             self.dropped += 1;
             return;
         };
+        let mute = done && reply.written && ms.max(reply.synthesized_ms) == 0;
+        if mute && reply.text[..reply.given].contains(char::is_alphanumeric) {
+            // Words that make no sound: nobody will have heard them.
+            let voice = reply.voice;
+            self.tts_failed(voice, true, out);
+            return;
+        }
         reply.synthesized(now, ms, done);
         // A fixed sentence may come from kept audio, without any voice.
         let (voice, spoken) = (reply.voice, reply.synthesized && ms > 0 && reply.ask.is_some());
@@ -436,6 +443,9 @@ impl Call {
             front.expected_at = Some(self.now);
         }
         self.play_ready(out);
+        if self.replies.is_empty() {
+            self.follow_up(out);
+        }
     }
 
     /// Drops a reply of which nothing can have been heard.

@@ -471,7 +471,7 @@ fn a_tool_runs_once_although_the_caller_talks_over_it() {
             Agent: One [cut]
             Caller: And a window seat.
             Agent: Both done.
-            asked 2 times, last with: agent Ada's, hello. | user Book Tuesday. | agent One -> 1 | tool booked | user And a window seat."#]],
+            asked 3 times, last with: agent Ada's, hello. | user Book Tuesday. | agent One -> 1 | tool booked | user And a window seat. | agent Both done. | user (What was still running has answered: its result is above. Tell the caller what matters of it, or nothing if they know already.)"#]],
     );
 }
 
@@ -1099,4 +1099,47 @@ fn a_forwarded_caller_is_forwarded_again_where_the_node_died() {
     bed.act(&NodeDies);
     assert!(bed.story.iter().filter(|s| s.contains("forwards")).count() == 2, "{:?}", bed.story);
     assert!(!bed.story.iter().any(|s| s.contains("hangs up")), "{:?}", bed.story);
+}
+
+#[test]
+fn a_question_is_answered_while_a_tool_still_runs() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("Book Tuesday.")),
+            (2_100, Wants("book", "{}")),
+            (2_130, Done),
+            (2_500, Starts),
+            (2_900, Stops),
+            (3_000, Says("When do you open?")),
+            (3_200, Writes("At nine.")),
+            (5_000, Answers("booked")),
+            (5_100, Writes("Tuesday is booked.")),
+            (7_000, Waits),
+        ],
+        expect![[r#"
+              2130 uses book
+            Agent: Ada's, hello.
+            Caller: Book Tuesday.
+            Caller: When do you open?
+            Agent: At nine.
+            Agent: Tuesday is booked.
+            asked 3 times, last with: agent Ada's, hello. | user Book Tuesday. | agent  -> 1 | tool booked | user When do you open? | agent At nine. | user (What was still running has answered: its result is above. Tell the caller what matters of it, or nothing if they know already.)"#]],
+    );
+}
+
+#[test]
+fn words_that_make_no_sound_are_not_taken_to_be_heard() {
+    let two = CallPlan { tts: vec!["v".into(), "w".into()], ..plan() };
+    let mut bed = Bed::new(two);
+    bed.tell(Input::Connected);
+    bed.until(1_000);
+    bed.act(&Says("When do you open?"));
+    bed.voices_dead = true;
+    bed.act(&Writes("We open at nine."));
+    bed.tell(Input::Synthesized { reply: ReplyId(2), ms: 0, done: true });
+    bed.tell(Input::Synthesized { reply: ReplyId(3), ms: 0, done: true });
+    assert_eq!(bed.story, ["  1000 opens voice 1"]);
+    assert!(bed.call.transcript().iter().all(|l| !l.text.contains("nine")));
 }

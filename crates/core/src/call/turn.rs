@@ -29,6 +29,9 @@ const GREET: &str = "(The call has just been connected. Greet the caller in one 
 /// What a model is told when another broke off in the middle of what the caller has heard.
 const GO_ON: &str = "(The line to you broke after your last words, which the caller has heard. Go on from there without \
     repeating them.)";
+/// What a model is told when a tool answers after the caller has asked something else.
+const NEWS: &str = "(What was still running has answered: its result is above. Tell the caller what matters of it, or nothing \
+    if they know already.)";
 
 /// The moments of one turn: the waterfall of its latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -253,6 +256,8 @@ pub(super) struct Answer {
     ran_tools: bool,
     /// A model broke off in the middle of what the caller has begun to hear: the next one goes on with it.
     goes_on: bool,
+    /// It tells of a tool that answered late; there may be nothing to tell.
+    brings_news: bool,
     next_filler_at: CallTime,
     fillers: usize,
     timing: TurnTiming,
@@ -759,9 +764,7 @@ impl Call {
 
     pub(super) fn begin_answer(&mut self, basis: String, out: &mut Out) {
         self.answer = Some(self.new_answer(basis));
-        if self.tools.is_empty() {
-            self.ask(out);
-        }
+        self.ask(out);
     }
 
     fn new_answer(&self, basis: String) -> Answer {
@@ -783,11 +786,12 @@ impl Call {
             wrote: None,
             replies: Vec::new(),
             requests: Vec::new(),
-            waits: !self.tools.is_empty(),
+            waits: false,
             rounds: 0,
             asks: 0,
             ran_tools: false,
             goes_on: false,
+            brings_news: false,
             next_filler_at: CallTime::ZERO,
             fillers: 0,
             timing,
@@ -810,6 +814,7 @@ impl Call {
         answer.asking = Some(Asking { ask, heard_at: self.now, any: false, heard: false, reply: None });
         let says = match answer.released {
             _ if answer.goes_on => Some(GO_ON),
+            _ if answer.brings_news => Some(NEWS),
             false if !answer.basis.is_empty() => Some(answer.basis.as_str()),
             _ => None,
         };
@@ -945,6 +950,7 @@ impl Call {
         }
         answer.asking = None;
         answer.goes_on = false;
+        answer.brings_news = false;
         let requests = if answer.released { std::mem::take(&mut answer.requests) } else { Vec::new() };
         self.providers.llm_works();
         if let Some(id) = written {
@@ -988,10 +994,11 @@ impl Call {
             && self.tools.is_empty()
             && self.interruption.is_none()
             && !self.answer_is_open()
-            && !self.ear.is_busy(self.now, self.plan.timing.noise_ms)
-            && self.history.ends_with_tools();
-        if free {
-            self.answer_without_turn(false, out);
+            && !self.ear.is_busy(self.now, self.plan.timing.noise_ms);
+        if free && self.history.ends_with_tools() {
+            self.answer_without_turn(self.new_answer(String::new()), out);
+        } else if free && self.history.has_news() {
+            self.answer_without_turn(Answer { brings_news: true, ..self.new_answer(String::new()) }, out);
         }
     }
 
@@ -999,18 +1006,16 @@ impl Call {
     fn go_on_talking(&mut self, out: &mut Out) {
         let free = self.phase == Phase::Up && self.ending.is_none() && !self.answer_is_open();
         if free {
-            self.answer_without_turn(true, out);
+            self.answer_without_turn(Answer { goes_on: true, ..self.new_answer(String::new()) }, out);
         }
     }
 
-    fn answer_without_turn(&mut self, goes_on: bool, out: &mut Out) {
+    fn answer_without_turn(&mut self, answer: Answer, out: &mut Out) {
         let timing =
             TurnTiming { turn: self.turn, asked: self.now, speech_end: self.now, ..TurnTiming::default() };
-        self.answer = Some(Answer { ran_tools: true, goes_on, timing, ..self.new_answer(String::new()) });
+        self.answer = Some(Answer { ran_tools: true, timing, ..answer });
         self.release_answer(out);
-        if self.tools.is_empty() {
-            self.ask(out);
-        }
+        self.ask(out);
     }
 
     pub(super) fn ask_failed(&mut self, ask: AskId, may_pass: bool, out: &mut Out) {
@@ -1036,7 +1041,9 @@ impl Call {
         let Some(answer) = &mut self.answer else { return };
         let released = answer.released;
         answer.asking = None;
-        if self.llm_failed(true) {
+        if answer.brings_news {
+            self.answer = None;
+        } else if self.llm_failed(true) {
             self.ask(out);
         } else if released {
             self.answer = None;

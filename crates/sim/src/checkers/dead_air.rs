@@ -18,8 +18,10 @@ const PATIENCE_MS: u32 = 2_200;
 const NUDGE_MS: u32 = 8_000 + DEAD_AIR_MS;
 /// A sound of which nothing is understood may be speech for so long.
 const MAY_BE_SPEECH_MS: u32 = 4_000;
+/// So much of something else than an answer is taken for one.
+const ANSWER_MS: u32 = 400;
 /// How long a failure excuses silence.
-const EXCUSED_MS: u32 = 10_000;
+const EXCUSED_MS: u32 = 6_000;
 
 #[derive(Debug, Default)]
 pub(super) struct DeadAir {
@@ -43,7 +45,7 @@ impl Checker for DeadAir {
                 self.quiet_since = scene.now;
                 let heard = &scene.speeches[*speech];
                 let answers = |(word, known): &(String, usize)| {
-                    *speech >= *known && !heard.filler
+                    *speech >= *known && !heard.filler && (heard.heard_ms >= ANSWER_MS || heard.complete)
                         || heard.ask.is_some_and(|ask| scene.asks[ask].was_told(word))
                 };
                 if self.owed.as_ref().is_some_and(answers) {

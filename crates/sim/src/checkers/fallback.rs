@@ -120,7 +120,7 @@ impl Checker for Fallback {
                 }
             }
             Seen::Order(Command::CancelReply { reply }) => {
-                let stalled = scene.speech(*reply).is_some_and(|at| scene.speeches[at].stalled);
+                let stalled = scene.speech(*reply).is_some_and(|at| scene.speeches[at].stalled || scene.speeches[at].mute);
                 self.tts.has_failed[usize::from(self.tts.current)] |= stalled;
             }
             Seen::Fact(Input::TtsFailed { voice, .. }) if *voice == self.tts.current => {

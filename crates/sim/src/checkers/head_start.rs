@@ -26,6 +26,8 @@ pub(super) struct HeadStart {
 impl Checker for HeadStart {
     fn see(&mut self, scene: &Scene, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
+            // What the log lost was not thrown away.
+            Seen::TookOver => *self = HeadStart::default(),
             Seen::Order(Command::Note(line))
                 if line.speaker == Speaker::Caller =>
             {

@@ -76,7 +76,7 @@ impl World<'_> {
             ChatMessage::User { text } => Some(text.as_str()),
             _ => None,
         });
-        let goes_on = said.is_some_and(|t| t.starts_with("(The line"));
+        let goes_on = said.is_some_and(|t| t.starts_with("(The line") || t.starts_with("(What was"));
         let farewell = said.is_some_and(words::is_farewell);
         let greets = asked.messages.len() == 2 && said.is_some_and(|t| t.starts_with('('));
         let o = &self.scene.options.model;

@@ -168,6 +168,10 @@ pub(crate) struct VoiceOptions {
     pub(crate) slow: u32,
     pub(crate) stalls: u32,
     pub(crate) fails: u32,
+    /// It is done without having made a sound.
+    pub(crate) mute: u32,
+    /// Audio comes after it has failed.
+    pub(crate) late_audio: u32,
 }
 
 /// What a voice tells of its progress through the text.
@@ -270,6 +274,8 @@ impl Options {
                 slow: 0,
                 stalls: 0,
                 fails: 0,
+                mute: 0,
+                late_audio: 0,
             },
             tool: ToolOptions { slowest_ms: d.between(50, 6_000), never: 0, repeats: 0 },
             node: NodeOptions {
@@ -289,6 +295,12 @@ impl Options {
             // A stream of its own, so that what other seeds stand for stays as it is.
             let d = &mut Dice::new(seed, 2);
             options.break_providers(d);
+            if d.happens(100) {
+                options.voice.mute = *d.pick(&[30, 150, 400]);
+            }
+            if d.happens(300) {
+                options.voice.late_audio = 500;
+            }
             if d.happens(200) {
                 // Half a second of a model's tokens.
                 options.node.lost_lines = d.between(10, 120);

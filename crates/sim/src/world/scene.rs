@@ -117,6 +117,8 @@ pub struct Speech {
     pub(super) anchored: usize,
     /// Its voice makes no audio and does not say so.
     pub stalled: bool,
+    /// Its voice says that it is done and has made no audio.
+    pub mute: bool,
     pub(super) working: bool,
 }
 

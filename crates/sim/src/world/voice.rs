@@ -60,6 +60,7 @@ impl World<'_> {
             session: self.voice.session,
             anchored: 0,
             stalled: false,
+            mute: false,
             working: false,
         });
     }
@@ -76,7 +77,11 @@ impl World<'_> {
             self.scene.speeches[at].ask = self.author_of(text);
             self.know_phrase(at, text);
             let (stalls, fails) = (self.scene.options.voice.stalls, self.scene.options.voice.fails);
-            if self.fault(stalls) {
+            let mute = self.scene.options.voice.mute;
+            if self.fault(mute) {
+                self.scene.speeches[at].mute = true;
+                self.scene.faults.voice = Some(self.scene.now);
+            } else if self.fault(stalls) {
                 self.scene.speeches[at].stalled = true;
                 self.scene.faults.voice = Some(self.scene.now);
             } else if self.fault(fails) {
@@ -132,7 +137,7 @@ impl World<'_> {
         let broken = self.voice.dead || self.scene.speeches[at].session != self.voice.session;
         let speech = &mut self.scene.speeches[at];
         speech.finished = true;
-        if broken || (!speech.working && !speech.stalled) {
+        if broken || speech.mute || (!speech.working && !speech.stalled) {
             speech.complete = true;
             let ms = speech.made_ms;
             if !broken {
@@ -156,7 +161,7 @@ impl World<'_> {
         if speech.node != self.scene.node || speech.cancelled_at.is_some() {
             return;
         }
-        if speech.session != session || dead || speech.stalled {
+        if speech.session != session || dead || speech.stalled || speech.mute {
             return;
         }
         let options = &self.scene.options.voice;
@@ -199,6 +204,17 @@ impl World<'_> {
             self.scene.faults.voice = Some(self.scene.now);
             let may_pass = self.dice.happens(600);
             let voice = self.voice.number;
+            let late = self.scene.options.voice.late_audio;
+            for at in 0..self.scene.speeches.len() {
+                let speech = &self.scene.speeches[at];
+                if speech.session == session && !speech.complete && self.fault(late) {
+                    let speech = &self.scene.speeches[at];
+                    let fact =
+                        Input::Synthesized { reply: speech.reply, ms: speech.made_ms + 400, done: false };
+                    let ms = self.dice.between(1, 1_500);
+                    self.plan_fact(self.scene.now.plus_ms(ms), fact);
+                }
+            }
             self.deliver(Fact::Ours, Input::TtsFailed { voice, may_pass });
         }
     }
