@@ -4,6 +4,9 @@
 use offhook_media::LINE_RATE_HZ;
 use offhook_media::vad::{Settings, Vad, VadEvent};
 
+/// Silence after which nobody is taken to be speaking: shorter than any that an early end is asked for after.
+const QUIET_MS: u32 = 60;
+
 /// What was found. Times are ms of audio since the first sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -33,17 +36,27 @@ pub(crate) struct Utterance {
 pub(crate) struct Utterances {
     vad: Vad,
     events: Vec<VadEvent>,
+    endpointing_ms: u64,
     longest_ms: u64,
     heard_samples: u64,
     /// Where the utterance began that is being spoken.
     since_ms: Option<u64>,
+    /// Since when it is quiet in it.
+    quiet_since_ms: Option<u64>,
 }
 
 impl Utterances {
     /// Silence of `endpointing_ms` ends an utterance; one that is longer than `longest_ms` is cut.
     pub(crate) fn new(endpointing_ms: u32, longest_ms: u64) -> Self {
-        let vad = Vad::new(Settings { hang_ms: endpointing_ms, ..Settings::default() });
-        Utterances { vad, events: Vec::new(), longest_ms, heard_samples: 0, since_ms: None }
+        Utterances {
+            vad: Vad::new(Settings { hang_ms: QUIET_MS, ..Settings::default() }),
+            events: Vec::new(),
+            endpointing_ms: endpointing_ms.into(),
+            longest_ms,
+            heard_samples: 0,
+            since_ms: None,
+            quiet_since_ms: None,
+        }
     }
 
     /// How much was heard, ms.
@@ -63,19 +76,25 @@ impl Utterances {
         for event in self.events.drain(..) {
             match event {
                 VadEvent::SpeechStarted { at_ms } => {
-                    self.since_ms = Some(at_ms);
-                    found.push(Found::Begins { at_ms });
+                    self.quiet_since_ms = None;
+                    if self.since_ms.is_none() {
+                        self.since_ms = Some(at_ms);
+                        found.push(Found::Begins { at_ms });
+                    }
                 }
-                VadEvent::SpeechStopped { at_ms } => {
-                    let Some(start_ms) = self.since_ms.take() else { continue };
-                    let has_speech = at_ms > start_ms;
-                    let end_ms = at_ms.max(start_ms);
-                    found.push(Found::Ends(Utterance { start_ms, end_ms, has_speech, is_over: true }));
-                }
+                VadEvent::SpeechStopped { at_ms } => self.quiet_since_ms = Some(at_ms),
             }
         }
-        if self.since_ms.is_some_and(|since_ms| self.now_ms() - since_ms > self.longest_ms) {
-            self.end(found);
+        let Some(start_ms) = self.since_ms else { return };
+        let now_ms = self.now_ms();
+        match self.quiet_since_ms {
+            Some(since_ms) if now_ms >= since_ms + self.endpointing_ms => {
+                self.since_ms = None;
+                let (end_ms, has_speech) = (since_ms.max(start_ms), since_ms > start_ms);
+                found.push(Found::Ends(Utterance { start_ms, end_ms, has_speech, is_over: true }));
+            }
+            _ if now_ms - start_ms > self.longest_ms => self.end(found),
+            _ => {}
         }
     }
 
@@ -130,8 +149,13 @@ mod tests {
     fn silence_behind_an_early_end_is_no_speech() {
         let whole = heard(&speech(), Utterances::new(600, 60_000), None);
         let Some(Found::Ends(Utterance { end_ms, .. })) = whole.last().copied() else { panic!("{whole:?}") };
-        let found = heard(&speech(), Utterances::new(600, 60_000), Some(end_ms + 300));
-        let Some(Found::Ends(rest)) = found.last() else { panic!("{found:?}") };
+        let found = heard(&speech(), Utterances::new(600, 60_000), Some(end_ms + 100));
+        assert!(
+            matches!(found[..], [Found::Begins { .. }, Found::Ends(_)]),
+            "no utterance of silence: {found:?}"
+        );
+        let found = heard(&speech(), Utterances::new(600, 60_000), Some(end_ms + 20));
+        let [.., Found::Ends(rest)] = found[..] else { panic!("{found:?}") };
         assert!(rest.is_over && !rest.has_speech && found.len() == 4, "{found:?}");
         let mut silent = Utterances::new(600, 60_000);
         let mut found = Vec::new();

@@ -108,7 +108,12 @@ pub async fn serve(
 ) -> io::Result<()> {
     telemetry::count();
     let stopping = Stopping::default();
-    let server = door::keep(listener, router(app.clone(), stopping.clone()), stopping.closing.clone());
+    let server = door::keep(
+        listener,
+        router(app.clone(), stopping.clone()),
+        door::HEAD_PATIENCE,
+        stopping.closing.clone(),
+    );
     let stop = async {
         shutdown.await;
         stopping.draining.cancel();
