@@ -1143,3 +1143,29 @@ fn words_that_make_no_sound_are_not_taken_to_be_heard() {
     assert_eq!(bed.story, ["  1000 opens voice 1"]);
     assert!(bed.call.transcript().iter().all(|l| !l.text.contains("nine")));
 }
+
+#[test]
+fn an_answer_after_a_tool_is_not_lost_to_words_that_were_none() {
+    check(
+        &[
+            (1_000, Starts),
+            (2_000, Stops),
+            (2_050, Says("Book Tuesday.")),
+            (2_100, Wants("book", "{}")),
+            (2_130, Done),
+            (3_000, Answers("booked")),
+            (3_100, Starts),
+            (3_200, Interim("do")),
+            (3_300, Stops),
+            (3_400, SaysNothing),
+            (3_500, Writes("Tuesday is booked.")),
+            (5_500, Waits),
+        ],
+        expect![[r#"
+              2130 uses book
+            Agent: Ada's, hello.
+            Caller: Book Tuesday.
+            Agent: Tuesday is booked.
+            asked 3 times, last with: agent Ada's, hello. | user Book Tuesday. | agent  -> 1 | tool booked"#]],
+    );
+}

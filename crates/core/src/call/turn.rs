@@ -605,7 +605,7 @@ impl Call {
         if self.reopen_turn(out) {
             return;
         }
-        self.ear.cut_off = !self.replies.is_empty();
+        self.ear.cut_off = !self.replies.is_empty() || self.answer_is_open();
         self.drop_answer(out);
         self.cut_replies(out);
     }
@@ -1002,8 +1002,9 @@ impl Call {
         }
     }
 
-    /// The agent was cut off for nothing: the model goes on from what was heard.
+    /// The agent was cut off for nothing: the model goes on from what its tools answered, or from what was heard.
     fn go_on_talking(&mut self, out: &mut Out) {
+        self.follow_up(out);
         let free = self.phase == Phase::Up && self.ending.is_none() && !self.answer_is_open();
         if free {
             self.answer_without_turn(Answer { goes_on: true, ..self.new_answer(String::new()) }, out);
