@@ -587,7 +587,8 @@ impl Driver {
         let (recorder, lines) = (self.around.recorder.clone(), self.lines());
         let (mut written, all) = (self.written.subscribe(), self.seq);
         tokio::join!(recorder.append_last(lines), async {
-            // What a call that is let go of has ordered, is ordered again by who goes on with it.
+            // Who goes on with a call that is let go of orders its end again. Of a tool it tells the model that the outcome is
+            // unknown: better once too few than once too many.
             if !self.let_go && !self.deeds.is_empty() {
                 let _ = tokio::time::timeout(WRITTEN_PATIENCE, written.wait_for(|lines| *lines >= all)).await;
                 self.do_deeds();
