@@ -1,6 +1,7 @@
 //! How a live call's carrier is told to do something with it. It does not know why.
 
 use crate::call::registry::Onward;
+use crate::connection::TwilioSecret;
 use offhook_carriers::CarrierError;
 use offhook_carriers::twilio::{Answer, Dial, Steer, Twilio, Verb};
 use offhook_core::entity::Connection;
@@ -49,7 +50,11 @@ impl CarrierControl {
             Some(base) => base.parse().ok()?,
             None => api_host(config.region.as_deref(), config.edge.as_deref()).ok()?,
         };
-        let credentials = Credentials::AuthToken(secret?.clone());
+        let secret = TwilioSecret::read(secret?);
+        let credentials = match secret.api_key {
+            Some((sid, secret)) => Credentials::ApiKey { sid, secret },
+            None => Credentials::AuthToken(secret.auth_token),
+        };
         Twilio::new(http.clone(), base, connection.account.as_deref()?, credentials).ok()
     }
 

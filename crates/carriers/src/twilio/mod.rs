@@ -9,5 +9,5 @@ mod twiml;
 pub mod webhook;
 
 pub use errors::sentence;
-pub use rest::{CallFilter, Credentials, NewCall, NotAHost, Steer, Twilio, api_host, is_account};
+pub use rest::{CallFilter, Credentials, NewCall, NotAHost, Steer, Twilio, api_host, is_account, is_api_key};
 pub use twiml::{Answer, AnswerError, Dial, MediaStream, Rejection, Speech, Tones, Verb};

@@ -8,6 +8,7 @@ use super::resume::{NotResumed, give_up, go_on};
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
+use crate::connection::signing_secret;
 use crate::live::{Happening, LiveEvent};
 use crate::problem::chain;
 use offhook_carriers::Ring;
@@ -165,7 +166,7 @@ pub(super) fn whose(target: &RingTarget, lease: &CallLease, carrier_call: &str, 
         connection: target.connection.id.clone(),
         carrier_call: carrier_call.to_owned(),
         agent,
-        tokens: target.secret.iter().cloned().collect(),
+        tokens: target.secrets().map(|secret| signing_secret(&target.connection.kind, secret)).collect(),
         forward_to: target.number.forward_to.clone(),
     }
 }
