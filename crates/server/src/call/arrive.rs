@@ -84,12 +84,11 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
     };
     let begin = Beginning {
         whose: whose(target, &lease, &ring.carrier_call, ready.agent),
-        media_over: app.public_url.page(crate::hooks::twilio::MEDIA_OVER),
         lease: Arc::new(lease),
         began_us: app.environment.now_us(),
         speech: ready.speech,
         abilities: Abilities,
-        carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
+        carrier: CarrierControl::open(app, &target.connection, target.secret.as_ref()),
     };
     let (workspace, lease) = (target.scope.workspace().clone(), begin.lease.clone());
     let call = lease.call().clone();

@@ -4,6 +4,8 @@ use axum::extract::ws::{Message, WebSocket};
 use futures_util::{SinkExt as _, StreamExt as _};
 use offhook_carriers::MediaEvent;
 use offhook_carriers::twilio::media::{MediaReader, MediaWriter};
+use offhook_media::coding::Coding;
+use offhook_media::dtmf::{self, Keying};
 use std::time::Duration;
 
 /// A socket that takes no data for so long is as good as lost.
@@ -94,6 +96,21 @@ impl Line {
     pub async fn mark(&mut self, name: &str) -> Result<(), Lost> {
         self.writer.mark(name, &mut self.text);
         self.feed().await
+    }
+
+    /// Presses keys, heard by the caller as tones; what is no key is logged and not pressed.
+    pub async fn press(&mut self, digits: &str) -> Result<(), Lost> {
+        match dtmf::tones(digits, Keying::default()) {
+            Ok(pcm) => {
+                let mut tones = Vec::with_capacity(pcm.len());
+                Coding::MU_LAW.encode(&pcm, &mut tones);
+                self.play(&tones).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Keys were not sent");
+                Ok(())
+            }
+        }
     }
 
     /// Makes the carrier drop what it has not played.

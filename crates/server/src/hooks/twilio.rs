@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::call::arrive::{self, Welcome};
 use crate::call::line::Line;
 use crate::call::registry::{Handle, Letter, Onward};
+use crate::carrier::twilio::{MEDIA, MEDIA_OVER, STATUS, VOICE, VOICE_FALLBACK};
 use crate::problem::chain;
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -23,16 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Where Twilio asks what to do with a call.
-pub const VOICE: &str = "/hooks/twilio/voice";
-/// Where it asks when [`VOICE`] did not answer.
-pub const VOICE_FALLBACK: &str = "/hooks/twilio/voice-fallback";
-/// Where it tells how calls move on.
-pub const STATUS: &str = "/hooks/twilio/status";
-/// Where it asks what comes after a media socket.
-pub const MEDIA_OVER: &str = "/hooks/twilio/media-over";
-/// Where it opens media sockets, each call's below.
-const MEDIA: &str = "/hooks/twilio/media";
 /// How often it is told to open a media socket that it never opens.
 const OPENINGS: u32 = 3;
 /// How long a caller is held before the carrier asks again whether their call can go on, in seconds.
