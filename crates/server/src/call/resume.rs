@@ -51,9 +51,10 @@ pub async fn go_on(
     target: &RingTarget,
     id: &ConversationId,
     started_at_us: i64,
+    carrier: &CarrierControl,
 ) -> Result<Arc<Handle>, NotResumed> {
     let lease: CallLease = app.store.claim_call(&target.scope, id, &app.node).await?;
-    let taken = take(app, target, started_at_us, lease.clone()).await;
+    let taken = take(app, target, started_at_us, lease.clone(), carrier).await;
     if taken.is_err() {
         give_up(app, &lease).await;
     }
@@ -73,6 +74,7 @@ async fn take(
     target: &RingTarget,
     started_at_us: i64,
     lease: CallLease,
+    carrier: &CarrierControl,
 ) -> Result<Arc<Handle>, NotResumed> {
     let id = &lease.call().clone();
     let log = app.store.load_log(&target.scope, id, LogFrom::Snapshot).await?;
@@ -95,7 +97,7 @@ async fn take(
         began_us: started_at_us,
         speech: ready.speech,
         abilities: Abilities,
-        carrier: CarrierControl::open(app, &target.connection, target.secret.as_ref()),
+        carrier: carrier.clone(),
     };
     metrics::counter!("offhook_calls_resumed_total").increment(1);
     tracing::warn!(call.id = %id, lines, "Call taken up again from its log");

@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::call::arrive::{self, Welcome};
 use crate::call::line::Line;
 use crate::call::registry::{Handle, Letter, Onward};
+use crate::carrier::CarrierControl;
 use crate::carrier::twilio::{MEDIA, MEDIA_OVER, STATUS, VOICE, VOICE_FALLBACK};
 use crate::problem::chain;
 use axum::Router;
@@ -131,6 +132,10 @@ fn say(answer: &Answer) -> Response {
     ([(header::CONTENT_TYPE, Answer::CONTENT_TYPE)], answer.render()).into_response()
 }
 
+fn control(app: &App, target: &RingTarget) -> CarrierControl {
+    CarrierControl::open(app, &target.connection, target.secret.as_ref())
+}
+
 /// Opens a media socket for a call, with a ticket that is good once.
 fn connect(app: &App, handle: &Arc<Handle>) -> Answer {
     let ticket = app.ticket();
@@ -160,7 +165,7 @@ async fn voice(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response
         About::Number(_) if app.around.registry.is_draining() && ring.status == CallStatus::Ringing => {
             return Err(Refused::Stopping);
         }
-        About::Number(target) => arrive::ring(&app, &target, &ring).await?,
+        About::Number(target) => arrive::ring(&app, &target, &ring, &control(&app, &target)).await?,
     };
     Ok(answer(&app, welcome, VOICE))
 }
@@ -186,12 +191,12 @@ async fn voice_fallback(State(app): State<Arc<App>>, arrived: Arrived) -> Result
     let welcome = match (believed.about, trouble.unanswered) {
         // The process that was asked is gone; this one answers in its place.
         (About::Call(handle), true) => arrive::go(handle),
-        (About::Number(target), true) => {
-            arrive::ring(&app, &target, &trouble.ring).await.unwrap_or_else(|error| {
+        (About::Number(target), true) => arrive::ring(&app, &target, &trouble.ring, &control(&app, &target))
+            .await
+            .unwrap_or_else(|error| {
                 tracing::error!(error = chain(&error), "A caller gets an apology: the store failed");
                 arrive::sorry(&target.number.forward_to)
-            })
-        }
+            }),
         // The same answer would fail again.
         (About::Call(handle), false) => {
             handle.tell(Letter::NoMedia);
@@ -224,7 +229,9 @@ async fn media_over(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Res
             }
             welcome
         }
-        About::Number(target) => arrive::again(&app, &target, &over.carrier_call).await?,
+        About::Number(target) => {
+            arrive::again(&app, &target, &over.carrier_call, &control(&app, &target)).await?
+        }
     };
     Ok(answer(&app, welcome, MEDIA_OVER))
 }
@@ -304,5 +311,5 @@ async fn introduce(app: Arc<App>, handle: Arc<Handle>, mut socket: WebSocket) {
         tracing::warn!(call.id = %handle.id, "Media socket closed: its ticket is missing, used, late, or another call's");
         return;
     }
-    handle.tell(Letter::Line(Box::new(Line::new(socket, reader, &started.stream))));
+    handle.tell(Letter::Line(Box::new(Line::twilio(socket, reader, &started.stream))));
 }
