@@ -2,7 +2,7 @@
 //! connections are kept, or what goes through them.
 
 use crate::agent::OFFLINE;
-use crate::carrier::TwilioConfig;
+use crate::carrier::twilio::TwilioConfig;
 use offhook_carriers::twilio::{api_host, is_account};
 use offhook_core::Secret;
 use offhook_core::entity::is_carrier;

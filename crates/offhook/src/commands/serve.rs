@@ -14,7 +14,7 @@ use offhook_server::call::recorder::Recorder;
 use offhook_server::call::registry::Registry;
 use offhook_server::connection;
 use offhook_server::live::Live;
-use offhook_server::speech::Phrasebook;
+use offhook_server::speech::{Phrasebook, Recording};
 use offhook_store::{Apply, Node, Scope, Store, WorkspaceSpec, system_environment};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -81,6 +81,7 @@ pub async fn run(args: Args) -> Result<()> {
     };
     let registry = Arc::new(Registry::default());
     let (recorder, recording) = Recorder::start(store.clone(), registry.clone());
+    let apology = offhook_providers::offline::canned_apology();
     let app = Arc::new(App {
         around: Surroundings { registry, recorder: recorder.clone(), live: Live::default() },
         http: reqwest::Client::builder().tcp_nodelay(true).build()?,
@@ -88,7 +89,7 @@ pub async fn run(args: Args) -> Result<()> {
         node: Node::new(node_name(&config), config.server.lease_s * 1_000, &*environment),
         phrases: Arc::new(Phrasebook::default()),
         rehearses: config.server.rehearse,
-        canned_apology: offhook_providers::offline::canned_apology(),
+        canned_apology: Arc::new(Recording::of_samples(&apology.pcm, apology.rate_hz)),
         environment,
         store,
     });

@@ -4,7 +4,7 @@ use super::request::{Body, Id, Name, Paging, Params, given};
 use super::{Page, Time, words};
 use crate::app::App;
 use crate::auth::Caller;
-use crate::carrier::CarrierControl;
+use crate::carrier;
 use crate::connection::{self, TwilioSecret, leads_elsewhere};
 use crate::problem::{About, Problem};
 use axum::Json;
@@ -334,8 +334,8 @@ async fn try_out(
         let settings = connection::provider(&connection.kind, &connection.config)?;
         return Ok(offhook_providers::check(&settings, secret.unwrap_or_default()).await?);
     }
-    match CarrierControl::open(&app.http, connection, secret.as_ref()) {
-        CarrierControl::Twilio(twilio) => match twilio.check().await? {
+    match carrier::twilio::account(&app.http, connection, secret.as_ref()) {
+        Some(twilio) => match twilio.check().await? {
             Verdict::Ok { .. } => Ok(()),
             Verdict::Unreachable => {
                 Err(CarrierError::Unreachable { cause: "it did not answer".into() }.into())
@@ -345,7 +345,7 @@ async fn try_out(
             Verdict::Closed => Err(CarrierError::Closed.into()),
             Verdict::MissingPermission(area) => Err(CarrierError::MissingPermission { area }.into()),
         },
-        CarrierControl::None => {
+        None => {
             let missing = if secret.is_none() { "secret" } else { "config" };
             Err(Problem::invalid(missing, "without it the carrier cannot be asked"))
         }
