@@ -4,12 +4,24 @@ pub mod twilio;
 
 use crate::app::App;
 use crate::call::registry::{Handle, Onward};
-use offhook_carriers::CarrierError;
+use offhook_carriers::{Account, CarrierError};
 use offhook_core::Secret;
 use offhook_core::entity::Connection;
 use offhook_media::coding::Coding;
 use std::sync::Arc;
 use twilio::TwilioControl;
+
+/// The account that a connection leads to; `None` where there is none, or its settings lead nowhere.
+pub fn account(
+    http: &reqwest::Client,
+    connection: &Connection,
+    secret: Option<&Secret<String>>,
+) -> Option<Account> {
+    match connection.kind.as_str() {
+        "twilio" => twilio::account(http, connection, secret).map(Account::Twilio),
+        _ => None,
+    }
+}
 
 /// The hand that a carrier has on its live calls.
 #[derive(Clone, Debug)]
