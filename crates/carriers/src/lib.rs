@@ -1,6 +1,7 @@
 //! Carriers: what a phone network tells us and what we may ask of it, in words that no single carrier owns.
 //! Nothing here knows the agent, the store or the server; each carrier's own words stay inside its module.
 
+mod account;
 mod numbers;
 mod public_url;
 pub mod twilio;
@@ -11,6 +12,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use account::Account;
 pub use numbers::{AvailableNumber, Bought, NumberKind, NumberSearch, OurHooks, OwnNumber, Price, Routing};
 pub use public_url::{NotAPublicUrl, PublicUrl};
 

@@ -236,7 +236,7 @@ async fn an_endless_list_or_answer_ends() {
     let next = format!(r#"{{"calls":[],"next_page_uri":"{AC}/Calls.json?Page=1"}}"#);
     let carrier = StandIn::answering(std::iter::repeat_with(|| Reply::ok(&next)).take(100)).await;
     by_token(&carrier).calls(&CallFilter::default()).await.unwrap();
-    assert_eq!(carrier.lines().len(), 20);
+    assert_eq!(carrier.lines().len(), 50);
     let huge = " ".repeat(2 * 1024 * 1024);
     let carrier = StandIn::answering([Reply::ok(&huge), Reply::ok(&huge)]).await;
     let error = by_token(&carrier).call(CALL).await.unwrap_err();

@@ -1,6 +1,6 @@
 //! `offhook serve`: builds everything from top to bottom and answers the phone.
 
-use super::{Start, Where, first_workspace, open_store};
+use super::{Start, Where, admin, first_workspace, open_store};
 use crate::config::Config;
 use crate::declared::Declared;
 use crate::demo;
@@ -49,6 +49,8 @@ pub async fn run(args: Args) -> Result<()> {
     logging(&config)?;
     let environment = system_environment();
     let store = open_store(&config, Start::Anew).await?;
+    let keys = config.clone();
+    let store = store.with_keys_from(Arc::new(move || admin::keys_of(&keys)));
     let resealed = store.reseal_secrets().await.context("credentials sealed with an earlier vault key")?;
     if resealed > 0 {
         tracing::info!(resealed, "Credentials are sealed with the current vault key now");

@@ -163,7 +163,7 @@ pub(super) fn whose(
         connection: target.connection.id.clone(),
         carrier_call: carrier_call.to_owned(),
         agent,
-        tokens: carrier.signs_with(target.secret.as_ref()),
+        tokens: carrier.signs_with(target),
         forward_to: target.number.forward_to.clone(),
     }
 }

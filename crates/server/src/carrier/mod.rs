@@ -5,10 +5,12 @@ pub mod twilio;
 use crate::app::App;
 use crate::call::registry::{Handle, Onward};
 use crate::call::welcome::Welcome;
+use crate::connection::signing_secret;
 use offhook_carriers::CarrierError;
 use offhook_core::Secret;
 use offhook_core::entity::Connection;
 use offhook_media::coding::Coding;
+use offhook_store::RingTarget;
 use std::sync::Arc;
 use std::time::Duration;
 use twilio::TwilioControl;
@@ -55,10 +57,12 @@ impl CarrierControl {
         }
     }
 
-    /// What the carrier signs its requests with, if the account's secret is this.
-    pub fn signs_with(&self, secret: Option<&Secret<String>>) -> Vec<Secret<String>> {
+    /// What the carrier signs its requests about a number of this account with.
+    pub fn signs_with(&self, target: &RingTarget) -> Vec<Secret<String>> {
         match self {
-            CarrierControl::Twilio(_) | CarrierControl::None => secret.iter().copied().cloned().collect(),
+            CarrierControl::Twilio(_) | CarrierControl::None => {
+                target.secrets().map(|secret| signing_secret(&target.connection.kind, secret)).collect()
+            }
         }
     }
 

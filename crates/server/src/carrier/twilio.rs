@@ -3,6 +3,7 @@
 
 use crate::app::App;
 use crate::call::registry::Onward;
+use crate::connection::TwilioSecret;
 use offhook_carriers::CarrierError;
 use offhook_carriers::twilio::{Answer, Credentials, Dial, Steer, Twilio, Verb, api_host};
 use offhook_core::entity::Connection;
@@ -44,7 +45,11 @@ pub fn account(
         Some(base) => base.parse().ok()?,
         None => api_host(config.region.as_deref(), config.edge.as_deref()).ok()?,
     };
-    let credentials = Credentials::AuthToken(secret?.clone());
+    let secret = TwilioSecret::read(secret?);
+    let credentials = match secret.api_key {
+        Some((sid, secret)) => Credentials::ApiKey { sid, secret },
+        None => Credentials::AuthToken(secret.auth_token),
+    };
     Twilio::new(http.clone(), base, connection.account.as_deref()?, credentials).ok()
 }
 

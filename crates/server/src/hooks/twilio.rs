@@ -8,6 +8,7 @@ use crate::call::registry::{Handle, Letter, OPENINGS, Onward};
 use crate::call::welcome::{SORRY, Welcome};
 use crate::carrier::CarrierControl;
 use crate::carrier::twilio::{MEDIA, MEDIA_OVER, STATUS, VOICE, VOICE_FALLBACK};
+use crate::connection::signing_secret;
 use crate::problem::chain;
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -85,7 +86,7 @@ async fn believe<'a>(app: &App, arrived: &'a Arrived) -> Result<Believed<'a>, Re
     let targets = app.store.numbers_for_ring("twilio", claims.account(), &called).await?;
     let mut refusal = Refused::NoNumber;
     for target in targets {
-        let tokens: Vec<_> = target.secret.iter().cloned().collect();
+        let tokens: Vec<_> = target.secrets().map(|secret| signing_secret("twilio", secret)).collect();
         match Unverified::read(request)?.verify(&app.public_url, &tokens) {
             Ok(signed) => {
                 let about = match registry.find(&target.connection.id, &carrier_call) {
