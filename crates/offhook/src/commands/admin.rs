@@ -1,11 +1,18 @@
 //! `offhook admin`: what whoever runs the server does about the installation itself.
 
-use super::{Start, Where, open_store, open_store_without_secrets, vault_at};
+use super::{Start, Where, open_store, open_store_without_secrets, serve, vault_at};
 use crate::config::Config;
+use crate::demo;
 use crate::private_file;
 use anyhow::{Context as _, Result};
 use offhook_core::Secret;
+use offhook_server::call::driver::Surroundings;
+use offhook_server::call::recorder::Recorder;
+use offhook_server::call::registry::Registry;
+use offhook_server::doctor::{self, State};
+use offhook_server::live::Live;
 use offhook_store::{Vault, VaultKey, system_environment};
+use std::sync::Arc;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,6 +22,11 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Look at everything between a caller and an agent: address, accounts, numbers, agents; say what is wrong and what to do
+    Doctor {
+        #[command(flatten)]
+        at: Where,
+    },
     /// Seal every credential with a new key; running servers go on and use it from their next look at a credential
     RotateKey {
         /// Only put the new key into the key file, behind the others: for copying the file to further machines before it seals anything
@@ -38,9 +50,39 @@ enum Command {
 
 pub async fn run(args: Args) -> Result<()> {
     match args.command {
+        Command::Doctor { at } => doctor(&at.config()?).await,
         Command::RotateKey { prepare, to, at } => rotate_key(&at.config()?, prepare, to.as_deref()).await,
         Command::ForgetKey { key, at } => forget_key(&at.config()?, &key).await,
     }
+}
+
+/// Examines the installation; an error tells how many things are wrong, for whoever reads only the exit status.
+async fn doctor(config: &Config) -> Result<()> {
+    let store = open_store(config, Start::Existing).await?;
+    let public_url = match config.server.public_url.as_str() {
+        "" => format!("http://{}", config.server.listen),
+        url => url.to_owned(),
+    };
+    let registry = Arc::new(Registry::default());
+    let (recorder, _recording) = Recorder::start(store.clone(), registry.clone());
+    let around = Surroundings { registry, recorder, live: Live::default() };
+    let app = serve::app(config, store, around, &public_url)?;
+    let mut wrong = 0;
+    doctor::examine(&app, &[demo::LINE], &mut |finding| {
+        let mark = match finding.state {
+            State::Well => "  well ",
+            State::Doubtful => "  look ",
+            State::Wrong => "WRONG ",
+        };
+        wrong += u32::from(finding.state == State::Wrong);
+        println!("{mark} {}: {}", finding.about, finding.found);
+        if let Some(fix) = finding.fix {
+            println!("        -> {fix}");
+        }
+    })
+    .await?;
+    anyhow::ensure!(wrong == 0, "{wrong} things are wrong; docs/guide/troubleshooting.md tells more of each");
+    Ok(())
 }
 
 async fn rotate_key(config: &Config, prepare: bool, to: Option<&str>) -> Result<()> {
@@ -108,7 +150,6 @@ mod tests {
     use super::*;
     use crate::commands::tests::{begun, installation};
     use offhook_store::{Page, Scope, Store};
-    use std::sync::Arc;
 
     async fn secret_of_the_first(store: &Store) -> String {
         let workspace = store.workspaces(&Page::first(1)).await.unwrap().rows.remove(0);

@@ -317,7 +317,7 @@ fn with_api_key(
     Ok(Some(TwilioSecret { auth_token, api_key: Some((key.sid, key.secret)) }.text()))
 }
 
-async fn tried(app: &App, scope: &Scope, connection: &entity::Connection) -> Result<(), Problem> {
+pub(crate) async fn tried(app: &App, scope: &Scope, connection: &entity::Connection) -> Result<(), Problem> {
     let secret = match connection.has_secret {
         true => Some(app.store.connection_secret(scope, &connection.id).await.about(&connection.id)?),
         false => None,
@@ -334,8 +334,8 @@ async fn try_out(
         let settings = connection::provider(&connection.kind, &connection.config)?;
         return Ok(offhook_providers::check(&settings, secret.unwrap_or_default()).await?);
     }
-    match carrier::twilio::account(&app.http, connection, secret.as_ref()) {
-        Some(twilio) => match twilio.check().await? {
+    match carrier::account(&app.http, connection, secret.as_ref()) {
+        Some(account) => match account.check().await? {
             Verdict::Ok { .. } => Ok(()),
             Verdict::Unreachable => {
                 Err(CarrierError::Unreachable { cause: "it did not answer".into() }.into())

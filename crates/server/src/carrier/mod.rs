@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::call::registry::{Handle, Onward};
 use crate::call::welcome::Welcome;
 use crate::connection::signing_secret;
-use offhook_carriers::CarrierError;
+use offhook_carriers::{Account, CarrierError};
 use offhook_core::Secret;
 use offhook_core::entity::Connection;
 use offhook_media::coding::Coding;
@@ -17,6 +17,18 @@ use twilio::TwilioControl;
 
 /// How long it is left to a carrier to ask by itself when the media of a call is lost.
 pub const ROUSE_AFTER: Duration = Duration::from_millis(1_500);
+
+/// The account that a connection leads to; `None` where there is none, or its settings lead nowhere.
+pub fn account(
+    http: &reqwest::Client,
+    connection: &Connection,
+    secret: Option<&Secret<String>>,
+) -> Option<Account> {
+    match connection.kind.as_str() {
+        "twilio" => twilio::account(http, connection, secret).map(Account::Twilio),
+        _ => None,
+    }
+}
 
 /// The hand that the server has on the live calls of one carrier's account.
 #[derive(Clone, Debug)]
