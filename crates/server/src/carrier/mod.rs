@@ -4,12 +4,19 @@ pub mod twilio;
 
 use crate::app::App;
 use crate::call::registry::{Handle, Onward};
+use crate::call::welcome::Welcome;
+use crate::connection::signing_secret;
 use offhook_carriers::{Account, CarrierError};
 use offhook_core::Secret;
 use offhook_core::entity::Connection;
 use offhook_media::coding::Coding;
+use offhook_store::RingTarget;
 use std::sync::Arc;
+use std::time::Duration;
 use twilio::TwilioControl;
+
+/// How long it is left to a carrier to ask by itself when the media of a call is lost.
+pub const ROUSE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// The account that a connection leads to; `None` where there is none, or its settings lead nowhere.
 pub fn account(
@@ -23,7 +30,7 @@ pub fn account(
     }
 }
 
-/// The hand that a carrier has on its live calls.
+/// The hand that the server has on the live calls of one carrier's account.
 #[derive(Clone, Debug)]
 pub enum CarrierControl {
     /// Twilio.
@@ -49,19 +56,62 @@ impl CarrierControl {
         }
     }
 
+    /// Whether the carrier asks by itself what to do with a call; others are told, and only then.
+    pub fn asks(&self) -> bool {
+        matches!(self, CarrierControl::Twilio(_) | CarrierControl::None)
+    }
+
+    /// How long after the media of a call is lost the carrier is told to open it again; `None`: it cannot.
+    pub fn rouse_after(&self) -> Option<Duration> {
+        match self {
+            CarrierControl::Twilio(_) => Some(ROUSE_AFTER),
+            CarrierControl::None => Some(ROUSE_AFTER),
+        }
+    }
+
+    /// What the carrier signs its requests about a number of this account with.
+    pub fn signs_with(&self, target: &RingTarget) -> Vec<Secret<String>> {
+        match self {
+            CarrierControl::Twilio(_) | CarrierControl::None => {
+                target.secrets().map(|secret| signing_secret(&target.connection.kind, secret)).collect()
+            }
+        }
+    }
+
     /// Has another media socket opened for a call that is driven here.
-    pub async fn media_again(&self, handle: &Handle) -> Result<(), CarrierError> {
+    pub async fn media_again(&self, handle: &Arc<Handle>) -> Result<(), CarrierError> {
         match self {
             CarrierControl::Twilio(twilio) => twilio.media_is_over(&handle.carrier_call).await,
             CarrierControl::None => Ok(()),
         }
     }
 
-    /// Makes the carrier ask us about a call that nobody drives any more.
+    /// Makes a carrier that asks do so about a call that nobody drives any more.
     pub async fn ring_again(&self, carrier_call: &str) -> Result<(), CarrierError> {
         match self {
             CarrierControl::Twilio(twilio) => twilio.ring_again(carrier_call).await,
             CarrierControl::None => Ok(()),
+        }
+    }
+
+    /// Leads a caller where they shall go, at a carrier that does not ask.
+    pub async fn lead(&self, _carrier_call: &str, _welcome: &Welcome) -> Result<(), CarrierError> {
+        match self {
+            CarrierControl::Twilio(_) | CarrierControl::None => Ok(()),
+        }
+    }
+
+    /// Whether the carrier presses keys itself, instead of passing tones on.
+    pub fn presses(&self) -> bool {
+        match self {
+            CarrierControl::Twilio(_) | CarrierControl::None => false,
+        }
+    }
+
+    /// Presses keys, where the carrier does that.
+    pub async fn press(&self, _carrier_call: &str, _digits: &str) -> Result<(), CarrierError> {
+        match self {
+            CarrierControl::Twilio(_) | CarrierControl::None => Ok(()),
         }
     }
 
