@@ -7,6 +7,7 @@ mod phone;
 mod playout;
 mod robot;
 mod socket;
+pub mod telnyx;
 pub mod twilio;
 
 pub use network::Proxy;
