@@ -3,13 +3,33 @@
 
 use crate::twilio::Twilio;
 use crate::{AvailableNumber, Bought, CarrierError, NumberSearch, OurHooks, OwnNumber, Routing, Verdict};
-use offhook_core::E164;
+use offhook_core::{E164, Pii};
+use std::borrow::Cow;
 
 /// One account, at one of the carriers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Account {
     /// At Twilio.
     Twilio(Twilio),
+}
+
+/// Something that went wrong between the carrier and us, as the carrier remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alert {
+    /// The carrier's id of it.
+    pub id: String,
+    /// When it happened, µs since 1970 UTC by the carrier's clock.
+    pub at_us: Option<i64>,
+    /// The carrier's number for it.
+    pub code: Option<u32>,
+    /// What the user needs to know.
+    pub sentence: Cow<'static, str>,
+    /// The address of ours that was asked.
+    pub url: Option<String>,
+    /// The carrier's id of the call or message that it happened to.
+    pub about: Option<String>,
+    /// The carrier's own words, which may name people's numbers.
+    pub detail: Pii<String>,
 }
 
 impl Account {
@@ -83,6 +103,13 @@ impl Account {
     pub async fn release(&self, number: &OwnNumber) -> Result<(), CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.release(number).await,
+        }
+    }
+
+    /// What went wrong since an instant, µs since 1970 UTC, newest first: why our pages could not be asked.
+    pub async fn alerts(&self, since_us: i64) -> Result<Vec<Alert>, CarrierError> {
+        match self {
+            Account::Twilio(twilio) => twilio.alerts(since_us).await,
         }
     }
 

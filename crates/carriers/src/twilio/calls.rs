@@ -1,7 +1,7 @@
 //! Calls of a Twilio account by REST: made, steered while they run, ended, looked up.
 //! It makes no second attempt where one could ring a phone twice.
 
-use super::rest::{Harm, Host, RETRY_PAUSE, Twilio, unreadable};
+use super::rest::{Harm, Host, RETRY_PAUSE, Twilio, unreadable, utc_second};
 use super::twiml::{Answer, Tones, Verb};
 use super::webhook::{address, answered_by, call_status, direction, rfc_2822_us};
 use crate::{Area, CallRecord, CarrierError};
@@ -93,11 +93,11 @@ impl Twilio {
     /// Calls of the account, newest first: the way to learn whether a call was made when its outcome is unknown.
     pub async fn calls(&self, filter: &CallFilter) -> Result<Vec<CallRecord>, CarrierError> {
         let mut url = self.endpoint(&[self.account(), "Calls.json"]);
-        let since = filter.started_from_us.map(utc_date);
+        let since = filter.started_from_us.map(utc_second);
         let given = [
             ("To", filter.to.as_ref().map(|to| to.expose().as_str())),
             ("From", filter.from.as_ref().map(|from| from.expose().as_str())),
-            // The name has the sign in it: `StartTime>=2026-11-21`, "on or after this date".
+            // The name has the sign in it: `StartTime>=2026-11-21T08:00:00Z`, "at or after this time".
             ("StartTime>", since.as_deref()),
         ];
         url.query_pairs_mut().append_pair("PageSize", &CALLS_PAGE_SIZE.to_string());
@@ -152,13 +152,6 @@ fn steering(to: &Steer) -> Result<(&'static str, Cow<'_, str>), CarrierError> {
             Ok(("Twiml", document.into()))
         }
     }
-}
-
-fn utc_date(at_us: i64) -> String {
-    jiff::Timestamp::from_microsecond(at_us)
-        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-        .strftime("%Y-%m-%d")
-        .to_string()
 }
 
 #[derive(Deserialize)]

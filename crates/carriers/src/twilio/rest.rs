@@ -1,7 +1,7 @@
 //! The client of Twilio's REST API: its hosts, credentials, lists and refusals. What is asked of it stands in the files beside this one.
 //! It keeps nothing between requests and makes no second attempt at what changes something.
 
-use super::errors::sentence;
+use super::errors::sentence_or_link;
 use crate::{Area, CarrierError};
 use offhook_core::{Pii, Secret};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
@@ -23,7 +23,7 @@ pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 pub const MAX_PAGES: usize = 50;
 
 const VERSION: &str = "2010-04-01";
-const REGIONS: [&str; 3] = ["us1", "ie1", "au1"];
+pub(super) const REGIONS: [&str; 3] = ["us1", "ie1", "au1"];
 const EDGES: [&str; 8] =
     ["ashburn", "dublin", "frankfurt", "sao-paulo", "singapore", "sydney", "tokyo", "umatilla"];
 
@@ -83,6 +83,31 @@ pub enum Credentials {
     },
 }
 
+impl Credentials {
+    /// Reads what the user pasted: an auth token, or `SK…:secret` for an API key.
+    pub fn read(pasted: &Secret<String>) -> Credentials {
+        let text = pasted.expose().trim();
+        match text.split_once(':').filter(|(sid, _)| sid.starts_with("SK")) {
+            Some((sid, secret)) => Credentials::ApiKey {
+                sid: sid.trim().to_owned(),
+                secret: Secret::new(secret.trim().to_owned()),
+            },
+            None => Credentials::AuthToken(Secret::new(text.to_owned())),
+        }
+    }
+
+    /// Whether they have the shape of credentials: what was pasted in half has not.
+    pub(super) fn could_be(&self) -> bool {
+        let hexadecimal = |text: &str| text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        match self {
+            Credentials::AuthToken(token) => hexadecimal(token.expose()),
+            Credentials::ApiKey { sid, secret } => {
+                sid.strip_prefix("SK").is_some_and(hexadecimal) && !secret.expose().is_empty()
+            }
+        }
+    }
+}
+
 /// Why a host cannot be the carrier's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAHost {
@@ -137,16 +162,25 @@ impl Twilio {
         &self.credentials
     }
 
-    /// What a region and an edge are in the base URL, if it is Twilio's own: `api.twilio.com`, `api.dublin.ie1.twilio.com`.
-    pub(super) fn place(&self) -> Option<&str> {
-        let below = self.base.host_str()?.strip_suffix("twilio.com")?.strip_prefix("api.")?;
-        Some(below.trim_end_matches('.'))
+    /// Whether the base URL is Twilio's own: `api.twilio.com`, `api.dublin.ie1.twilio.com`.
+    fn is_at_twilio(&self) -> bool {
+        self.base.host_str().is_some_and(|host| host.starts_with("api.") && host.ends_with(".twilio.com"))
     }
 
-    /// The same account at another place of Twilio's.
-    pub(super) fn at(&self, place: &str) -> Option<Twilio> {
+    /// The same account in another of Twilio's regions, if it is at Twilio and not in that region already.
+    pub(super) fn in_region(&self, region: &str) -> Option<Twilio> {
+        let host = match region {
+            "us1" => "api.twilio.com",
+            "ie1" => "api.dublin.ie1.twilio.com",
+            "au1" => "api.sydney.au1.twilio.com",
+            _ => return None,
+        };
+        let here = self.base.host_str().filter(|_| self.is_at_twilio())?;
+        if here == host || here.contains(&format!(".{region}.")) {
+            return None;
+        }
         let mut there = self.clone();
-        there.base.set_host(Some(&format!("api.{place}twilio.com"))).ok()?;
+        there.base.set_host(Some(host)).ok()?;
         Some(there)
     }
 
@@ -166,7 +200,7 @@ impl Twilio {
 
     fn base_of(&self, host: Host) -> Url {
         let mut url = self.base.clone();
-        if self.place().is_some() {
+        if self.is_at_twilio() {
             let elsewhere = self.base.host_str().map(|own| own.replacen("api", host.label(), 1));
             url.set_host(elsewhere.as_deref()).expect("another label makes another host");
         }
@@ -315,13 +349,19 @@ fn refusal(
         (_, 500..) => harm.error(format!("HTTP status {}", status.as_u16())),
         (code, status) => {
             let code = code.unwrap_or(status.into());
-            let sentence = match sentence(code) {
-                Some(sentence) => sentence.into(),
-                None => format!("see https://www.twilio.com/docs/errors/{code}").into(),
-            };
-            CarrierError::Refused { code, sentence, detail: Pii::new(problem.message) }
+            CarrierError::Refused {
+                code,
+                sentence: sentence_or_link(code),
+                detail: Pii::new(problem.message),
+            }
         }
     }
+}
+
+/// A time as requests write it, to the second.
+pub(super) fn utc_second(at_us: i64) -> String {
+    let at = jiff::Timestamp::from_microsecond(at_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// One page of a list: the API names the next one beside the entries, the other products below `meta`.

@@ -3,3 +3,8 @@
 mod contract;
 mod rest;
 mod stand_in;
+mod twilio_account;
+mod twilio_check;
+mod twilio_contract;
+mod twilio_numbers;
+mod twilio_trunk;

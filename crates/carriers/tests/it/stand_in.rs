@@ -109,6 +109,11 @@ impl Reply {
         Reply::Say(200, body.to_owned())
     }
 
+    /// What a deletion is answered with.
+    pub fn gone() -> Self {
+        Reply::Say(204, String::new())
+    }
+
     pub fn error(status: u16, code: u32) -> Self {
         Reply::Say(status, error(code, status))
     }

@@ -11,7 +11,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use offhook_carriers::twilio::is_api_key;
-use offhook_carriers::{CarrierError, Verdict};
 use offhook_core::entity::{self, ConnectionStatus, is_carrier};
 use offhook_core::{ConnectionId, Secret};
 use offhook_store::{ConnectionSpec, Scope, StoreError};
@@ -335,15 +334,9 @@ async fn try_out(
         return Ok(offhook_providers::check(&settings, secret.unwrap_or_default()).await?);
     }
     match carrier::account(&app.http, connection, secret.as_ref()) {
-        Some(account) => match account.check().await? {
-            Verdict::Ok { .. } => Ok(()),
-            Verdict::Unreachable => {
-                Err(CarrierError::Unreachable { cause: "it did not answer".into() }.into())
-            }
-            Verdict::WrongCredentials => Err(CarrierError::WrongCredentials.into()),
-            Verdict::Suspended => Err(CarrierError::Suspended.into()),
-            Verdict::Closed => Err(CarrierError::Closed.into()),
-            Verdict::MissingPermission(area) => Err(CarrierError::MissingPermission { area }.into()),
+        Some(account) => match account.check().await?.error() {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
         },
         None => {
             let missing = if secret.is_none() { "secret" } else { "config" };
