@@ -3,4 +3,7 @@
 mod carrier;
 mod customer;
 mod provider;
+mod telnyx;
+mod telnyx_customer;
+mod telnyx_numbers;
 mod world;
