@@ -1,6 +1,7 @@
 //! Everything the server is made of, built once. It does not know routes.
 
 use crate::call::driver::Surroundings;
+use crate::carrier::telnyx::TelnyxLines;
 use crate::speech::{Phrasebook, Recording};
 use offhook_carriers::PublicUrl;
 use offhook_core::Secret;
@@ -24,6 +25,8 @@ pub struct App {
     pub phrases: Arc<Phrasebook>,
     /// Whether agents' fixed sentences are spoken before anybody rings.
     pub rehearses: bool,
+    /// What is known of Telnyx's lines.
+    pub telnyx: Arc<TelnyxLines>,
     /// The apology that needs no provider.
     pub canned_apology: Arc<Recording>,
     /// The clock and chance.

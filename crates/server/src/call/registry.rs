@@ -268,6 +268,11 @@ impl Registry {
         *locked(&handle.asked_at) = Some(now);
     }
 
+    /// Whether a ticket was not used yet.
+    pub fn holds(&self, ticket: &Secret<String>) -> bool {
+        locked(&self.tickets).contains_key(ticket.expose())
+    }
+
     /// Uses a ticket up. `None`: there is no such ticket, or no longer, or it is for another call.
     pub fn redeem(&self, ticket: &Secret<String>, carrier_call: &str, now: Instant) -> Option<Arc<Handle>> {
         let mut tickets = locked(&self.tickets);

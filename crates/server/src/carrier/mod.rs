@@ -1,5 +1,6 @@
 //! How a live call's carrier is told to do something with it, in words that no single carrier owns. It does not know why.
 
+pub mod telnyx;
 pub mod twilio;
 
 use crate::app::App;
@@ -13,6 +14,7 @@ use offhook_media::coding::Coding;
 use offhook_store::RingTarget;
 use std::sync::Arc;
 use std::time::Duration;
+use telnyx::TelnyxControl;
 use twilio::TwilioControl;
 
 /// How long it is left to a carrier to ask by itself when the media of a call is lost.
@@ -35,6 +37,8 @@ pub fn account(
 pub enum CarrierControl {
     /// Twilio.
     Twilio(Arc<TwilioControl>),
+    /// Telnyx.
+    Telnyx(Arc<TelnyxControl>),
     /// A line that cannot be steered from outside.
     None,
 }
@@ -45,6 +49,8 @@ impl CarrierControl {
         match connection.kind.as_str() {
             "twilio" => TwilioControl::open(app, connection, secret)
                 .map_or(CarrierControl::None, |twilio| CarrierControl::Twilio(Arc::new(twilio))),
+            "telnyx" => TelnyxControl::open(app, connection, secret)
+                .map_or(CarrierControl::None, |telnyx| CarrierControl::Telnyx(Arc::new(telnyx))),
             _ => CarrierControl::None,
         }
     }
@@ -53,6 +59,7 @@ impl CarrierControl {
     pub fn coding(&self) -> Coding {
         match self {
             CarrierControl::Twilio(_) | CarrierControl::None => Coding::MU_LAW,
+            CarrierControl::Telnyx(_) => telnyx::CODING,
         }
     }
 
@@ -64,8 +71,8 @@ impl CarrierControl {
     /// How long after the media of a call is lost the carrier is told to open it again; `None`: it cannot.
     pub fn rouse_after(&self) -> Option<Duration> {
         match self {
-            CarrierControl::Twilio(_) => Some(ROUSE_AFTER),
-            CarrierControl::None => Some(ROUSE_AFTER),
+            CarrierControl::Twilio(_) | CarrierControl::None => Some(ROUSE_AFTER),
+            CarrierControl::Telnyx(telnyx) => Some(telnyx.rouse_after()),
         }
     }
 
@@ -75,6 +82,7 @@ impl CarrierControl {
             CarrierControl::Twilio(_) | CarrierControl::None => {
                 target.secrets().map(|secret| signing_secret(&target.connection.kind, secret)).collect()
             }
+            CarrierControl::Telnyx(telnyx) => vec![telnyx.signs_with()],
         }
     }
 
@@ -82,6 +90,7 @@ impl CarrierControl {
     pub async fn media_again(&self, handle: &Arc<Handle>) -> Result<(), CarrierError> {
         match self {
             CarrierControl::Twilio(twilio) => twilio.media_is_over(&handle.carrier_call).await,
+            CarrierControl::Telnyx(telnyx) => telnyx.media_again(handle).await,
             CarrierControl::None => Ok(()),
         }
     }
@@ -90,27 +99,27 @@ impl CarrierControl {
     pub async fn ring_again(&self, carrier_call: &str) -> Result<(), CarrierError> {
         match self {
             CarrierControl::Twilio(twilio) => twilio.ring_again(carrier_call).await,
-            CarrierControl::None => Ok(()),
+            CarrierControl::Telnyx(_) | CarrierControl::None => Ok(()),
         }
     }
 
     /// Leads a caller where they shall go, at a carrier that does not ask.
-    pub async fn lead(&self, _carrier_call: &str, _welcome: &Welcome) -> Result<(), CarrierError> {
+    pub async fn lead(&self, carrier_call: &str, welcome: &Welcome) -> Result<(), CarrierError> {
         match self {
+            CarrierControl::Telnyx(telnyx) => telnyx.lead(carrier_call, welcome).await,
             CarrierControl::Twilio(_) | CarrierControl::None => Ok(()),
         }
     }
 
     /// Whether the carrier presses keys itself, instead of passing tones on.
     pub fn presses(&self) -> bool {
-        match self {
-            CarrierControl::Twilio(_) | CarrierControl::None => false,
-        }
+        matches!(self, CarrierControl::Telnyx(_))
     }
 
     /// Presses keys, where the carrier does that.
-    pub async fn press(&self, _carrier_call: &str, _digits: &str) -> Result<(), CarrierError> {
+    pub async fn press(&self, carrier_call: &str, digits: &str) -> Result<(), CarrierError> {
         match self {
+            CarrierControl::Telnyx(telnyx) => telnyx.press(carrier_call, digits).await,
             CarrierControl::Twilio(_) | CarrierControl::None => Ok(()),
         }
     }
@@ -119,6 +128,7 @@ impl CarrierControl {
     pub async fn end(&self, carrier_call: &str, onward: &Onward) -> Result<(), CarrierError> {
         match self {
             CarrierControl::Twilio(twilio) => twilio.end(carrier_call, onward).await,
+            CarrierControl::Telnyx(telnyx) => telnyx.end(carrier_call, onward).await,
             CarrierControl::None => Ok(()),
         }
     }

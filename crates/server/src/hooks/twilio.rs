@@ -12,7 +12,7 @@ use crate::connection::signing_secret;
 use crate::problem::chain;
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{OriginalUri, Path, State};
+use axum::extract::{DefaultBodyLimit, OriginalUri, Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -45,7 +45,8 @@ pub fn router() -> Router<Arc<App>> {
         .route(VOICE_FALLBACK, any(voice_fallback))
         .route(MEDIA_OVER, any(media_over))
         .route(STATUS, any(status))
-        .route("/hooks/twilio/media/{call}", get(media))
+        .route(&format!("{MEDIA}/{{call}}"), get(media))
+        .layer(DefaultBodyLimit::max(webhook::MAX_BODY_BYTES))
 }
 
 /// A webhook that was signed by an account of ours, and what it is about.
