@@ -9,6 +9,7 @@ mod language;
 pub mod limits;
 mod phone;
 mod pii;
+pub mod provisioning;
 
 pub use chat::{ChatMessage, ToolRequest, ToolSpec};
 pub use id::{
