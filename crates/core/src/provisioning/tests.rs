@@ -323,7 +323,7 @@ fn when_faults_stop_everything_ends() {
     for seed in 0..SEEDS {
         let faults = |request: u32| {
             let chance = mixed(seed.wrapping_mul(1_000).wrapping_add(request.into()));
-            match request < FAULTY_REQUESTS && chance % 3 > 0 {
+            match request < FAULTY_REQUESTS && !chance.is_multiple_of(3) {
                 true => FAULTS[(chance >> 8) as usize % FAULTS.len()],
                 false => Fault::None,
             }
