@@ -1,6 +1,7 @@
 //! Carriers: what a phone network tells us and what we may ask of it, in words that no single carrier owns.
 //! Nothing here knows the agent, the store or the server; each carrier's own words stay inside its module.
 
+mod account;
 mod numbers;
 mod public_url;
 pub mod twilio;
@@ -11,6 +12,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use account::{Account, Alert};
 pub use numbers::{AvailableNumber, Bought, NumberKind, NumberSearch, OurHooks, OwnNumber, Price, Routing};
 pub use public_url::{NotAPublicUrl, PublicUrl};
 
@@ -327,6 +329,12 @@ pub enum Verdict {
     Unreachable,
     /// The carrier does not know these credentials, here or in this region.
     WrongCredentials,
+    /// The credentials are known, but not as this account's.
+    WrongAccount,
+    /// The secret cannot be one: a part of it may be missing.
+    WrongSecret,
+    /// The credentials are known in this region, not in the one that was named.
+    WrongRegion(&'static str),
     /// The carrier has suspended the account.
     Suspended,
     /// The account is closed for good.
@@ -335,12 +343,32 @@ pub enum Verdict {
     MissingPermission(Area),
 }
 
+impl Verdict {
+    /// What is wrong; nothing, if nothing is.
+    pub fn error(self) -> Option<CarrierError> {
+        Some(match self {
+            Verdict::Ok { .. } => return None,
+            Verdict::Unreachable => CarrierError::Unreachable { cause: "it did not answer".into() },
+            Verdict::WrongCredentials => CarrierError::WrongCredentials,
+            Verdict::WrongAccount => CarrierError::WrongAccount,
+            Verdict::WrongSecret => CarrierError::WrongSecret,
+            Verdict::WrongRegion(region) => CarrierError::WrongRegion { region },
+            Verdict::Suspended => CarrierError::Suspended,
+            Verdict::Closed => CarrierError::Closed,
+            Verdict::MissingPermission(area) => CarrierError::MissingPermission { area },
+        })
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Verdict::Ok { .. } => f.write_str("ok"),
             Verdict::Unreachable => f.write_str("unreachable"),
             Verdict::WrongCredentials => f.write_str("wrong_credentials"),
+            Verdict::WrongAccount => f.write_str("wrong_account"),
+            Verdict::WrongSecret => f.write_str("wrong_secret"),
+            Verdict::WrongRegion(region) => write!(f, "wrong_region:{region}"),
             Verdict::Suspended => f.write_str("suspended"),
             Verdict::Closed => f.write_str("closed"),
             Verdict::MissingPermission(area) => write!(f, "missing_permission:{area}"),
@@ -378,6 +406,18 @@ pub enum CarrierError {
     /// Ask the user for the current credentials, and for the account's region.
     #[error("the carrier does not accept these credentials")]
     WrongCredentials,
+    /// Ask the user for the id of the account that the credentials belong to.
+    #[error("these credentials belong to another account at the carrier")]
+    WrongAccount,
+    /// Ask the user to paste the secret again, whole.
+    #[error("the secret is not formed as the carrier's secrets are: a part of it may be missing")]
+    WrongSecret,
+    /// Ask the user to set the region.
+    #[error("these credentials belong to the carrier's region {region}")]
+    WrongRegion {
+        /// Where they are known.
+        region: &'static str,
+    },
     /// Ask the user to allow the area to these credentials.
     #[error("these credentials may not use the carrier's {area}")]
     MissingPermission {

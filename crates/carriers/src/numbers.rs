@@ -12,8 +12,8 @@ use url::Url;
 pub struct NumberSearch {
     /// ISO 3166-1 alpha-2, upper case: `US`.
     pub country: String,
-    /// What kind of number.
-    pub kind: NumberKind,
+    /// What kind of number; `None` is every kind that the country has.
+    pub kind: Option<NumberKind>,
     /// The national area code: `415`.
     pub area_code: Option<String>,
     /// The city.
@@ -40,6 +40,10 @@ pub enum NumberKind {
     TollFree,
     /// Of the whole country.
     National,
+    /// Of no place, for calls over the internet.
+    Voip,
+    /// Whoever calls pays a part.
+    SharedCost,
 }
 
 /// A number that can be bought now.
@@ -47,6 +51,8 @@ pub enum NumberKind {
 pub struct AvailableNumber {
     /// The number.
     pub e164: E164,
+    /// What kind of number.
+    pub kind: NumberKind,
     /// Its city, where the carrier tells.
     pub locality: Option<String>,
     /// Its state or province, where the carrier tells.

@@ -281,6 +281,11 @@ impl From<CarrierError> for Problem {
             CarrierError::WrongCredentials => {
                 "paste the account's id and its current token, and set its region if it has one".to_owned()
             }
+            CarrierError::WrongAccount => "give the id of the account that they belong to".to_owned(),
+            CarrierError::WrongSecret => {
+                "copy the whole of it from the carrier and paste it again".to_owned()
+            }
+            CarrierError::WrongRegion { region } => format!("set the region to {region}, with an edge of it"),
             CarrierError::MissingPermission { area } => format!("allow these credentials to use {area}"),
             CarrierError::Suspended => "settle it with the carrier".to_owned(),
             CarrierError::Closed => "connect another account".to_owned(),

@@ -1,6 +1,8 @@
 //! Twilio's error codes that deserve a sentence of their own (error dictionary), told to the user who can act on them.
 //! It knows neither the request nor the account that failed.
 
+use std::borrow::Cow;
+
 /// What a user needs to know about an error code, for those codes that have an answer.
 pub fn sentence(code: u32) -> Option<&'static str> {
     Some(match code {
@@ -67,6 +69,14 @@ pub fn sentence(code: u32) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+/// The sentence for an error code, or where Twilio says more about it.
+pub(super) fn sentence_or_link(code: u32) -> Cow<'static, str> {
+    match sentence(code) {
+        Some(sentence) => sentence.into(),
+        None => format!("see https://www.twilio.com/docs/errors/{code}").into(),
+    }
 }
 
 #[cfg(test)]

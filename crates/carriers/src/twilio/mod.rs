@@ -1,13 +1,20 @@
-//! Twilio: signed webhooks in, TwiML out, Media Streams both ways, and REST to steer calls that run.
+//! Twilio: signed webhooks in, TwiML out, Media Streams both ways, and REST for calls that run and for the numbers they run to.
 //! It knows Twilio's documents and nothing of agents; it opens no socket but that of REST, and decides nothing.
 
+mod alerts;
+mod calls;
+mod check;
 mod errors;
 pub mod media;
+mod numbers;
 mod rest;
 mod signature;
+mod trunk;
 mod twiml;
 pub mod webhook;
 
+pub use calls::{CallFilter, NewCall, Steer};
 pub use errors::sentence;
-pub use rest::{CallFilter, Credentials, NewCall, NotAHost, Steer, Twilio, api_host, is_account};
+pub use rest::{Credentials, NotAHost, Twilio, api_host, is_account};
+pub use trunk::{Origination, Trunk, TrunkWish};
 pub use twiml::{Answer, AnswerError, Dial, MediaStream, Rejection, Speech, Tones, Verb};

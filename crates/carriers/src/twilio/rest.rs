@@ -1,34 +1,29 @@
-//! Twilio's REST API, version 2010-04-01: tests a connection and steers calls that run.
-//! It keeps nothing between requests and makes no second attempt where one could ring a phone twice.
+//! The client of Twilio's REST API: its hosts, credentials, lists and refusals. What is asked of it stands in the files beside this one.
+//! It keeps nothing between requests and makes no second attempt at what changes something.
 
-use super::errors::sentence;
-use super::twiml::{Answer, Tones, Verb};
-use super::webhook::{address, answered_by, call_status, direction, rfc_2822_us};
-use crate::{Area, CallRecord, CarrierError, Verdict};
+use super::errors::sentence_or_link;
+use crate::{Area, CarrierError};
 use offhook_core::{Pii, Secret};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
-use url::Url;
+use url::{Position, Url};
 
 /// How long one request may take in all.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before a harmless request is made once more.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// The largest answer that is read; a page of calls is about 130 KiB.
+/// The largest answer that is read; a page of numbers is about 400 KiB.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// The most characters of a document that travels by REST.
-pub const MAX_DOCUMENT_CHARS: usize = 4000;
-/// The most pages of one list that are read, of [`PAGE_SIZE`] calls each.
-pub const MAX_PAGES: usize = 20;
-/// How many calls are asked for at once.
-pub const PAGE_SIZE: usize = 50;
+/// The most pages of one list that are read.
+pub const MAX_PAGES: usize = 50;
 
 const VERSION: &str = "2010-04-01";
-const STATUS_EVENTS: [&str; 4] = ["initiated", "ringing", "answered", "completed"];
-const REGIONS: [&str; 3] = ["us1", "ie1", "au1"];
+pub(super) const REGIONS: [&str; 3] = ["us1", "ie1", "au1"];
 const EDGES: [&str; 8] =
     ["ashburn", "dublin", "frankfurt", "sao-paulo", "singapore", "sydney", "tokyo", "umatilla"];
 
@@ -48,6 +43,26 @@ pub struct Twilio {
     timeout: Duration,
 }
 
+/// The hosts of Twilio's products. Where the base URL is not Twilio's own, all are behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Host {
+    Api,
+    Messaging,
+    Monitor,
+    Trunking,
+}
+
+impl Host {
+    fn label(self) -> &'static str {
+        match self {
+            Host::Api => "api",
+            Host::Messaging => "messaging",
+            Host::Monitor => "monitor",
+            Host::Trunking => "trunking",
+        }
+    }
+}
+
 /// What proves that the account is the user's.
 #[derive(Clone, Debug)]
 pub enum Credentials {
@@ -62,43 +77,29 @@ pub enum Credentials {
     },
 }
 
-/// What a live call shall do from now on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Steer {
-    /// Ask this page.
-    Ask(Url),
-    /// Do this.
-    Do(Answer),
-}
+impl Credentials {
+    /// Reads what the user pasted: an auth token, or `SK…:secret` for an API key.
+    pub fn read(pasted: &Secret<String>) -> Credentials {
+        let text = pasted.expose().trim();
+        match text.split_once(':').filter(|(sid, _)| sid.starts_with("SK")) {
+            Some((sid, secret)) => Credentials::ApiKey {
+                sid: sid.trim().to_owned(),
+                secret: Secret::new(secret.trim().to_owned()),
+            },
+            None => Credentials::AuthToken(Secret::new(text.to_owned())),
+        }
+    }
 
-/// A call to be made.
-#[derive(Clone, Debug)]
-pub struct NewCall {
-    /// Whom to ring: a number, `sip:…` or `client:…`.
-    pub to: Pii<String>,
-    /// Who is seen to ring.
-    pub from: Pii<String>,
-    /// What to do once somebody picks up.
-    pub then: Steer,
-    /// The page to tell of every change of status.
-    pub status_callback: Option<Url>,
-    /// Keys to press once somebody picks up.
-    pub tones: Option<Tones>,
-    /// Seconds to let it ring; the carrier's default is 60.
-    pub ring_timeout_s: Option<u16>,
-    /// Seconds after which the call is cut.
-    pub time_limit_s: Option<u32>,
-}
-
-/// Which calls to list; all that are given must hold.
-#[derive(Clone, Debug, Default)]
-pub struct CallFilter {
-    /// Who was rung.
-    pub to: Option<Pii<String>>,
-    /// Who rang.
-    pub from: Option<Pii<String>>,
-    /// Calls that started no earlier, µs since 1970 UTC, and those that wait to start.
-    pub started_from_us: Option<i64>,
+    /// Whether they have the shape of credentials: what was pasted in half has not.
+    pub(super) fn could_be(&self) -> bool {
+        let hexadecimal = |text: &str| text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        match self {
+            Credentials::AuthToken(token) => hexadecimal(token.expose()),
+            Credentials::ApiKey { sid, secret } => {
+                sid.strip_prefix("SK").is_some_and(hexadecimal) && !secret.expose().is_empty()
+            }
+        }
+    }
 }
 
 /// Why a host cannot be the carrier's.
@@ -147,143 +148,101 @@ impl Twilio {
         self
     }
 
-    /// Tries what Offhook needs, changing nothing. An error means that the test itself could not be made.
-    pub async fn check(&self) -> Result<Verdict, CarrierError> {
-        match self.check_areas().await {
-            Ok(trial) => Ok(Verdict::Ok { trial }),
-            Err(CarrierError::Unreachable { .. }) => Ok(Verdict::Unreachable),
-            Err(CarrierError::WrongCredentials | CarrierError::NotFound) => Ok(Verdict::WrongCredentials),
-            Err(CarrierError::Suspended) => Ok(Verdict::Suspended),
-            Err(CarrierError::Closed) => Ok(Verdict::Closed),
-            Err(CarrierError::MissingPermission { area }) => Ok(Verdict::MissingPermission(area)),
-            Err(other) => Err(other),
+    pub(super) fn account(&self) -> &str {
+        &self.account
+    }
+
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Whether the base URL is Twilio's own: `api.twilio.com`, `api.dublin.ie1.twilio.com`.
+    fn is_at_twilio(&self) -> bool {
+        self.base.host_str().is_some_and(|host| host.starts_with("api.") && host.ends_with(".twilio.com"))
+    }
+
+    /// The same account in another of Twilio's regions, if it is at Twilio and not in that region already.
+    pub(super) fn in_region(&self, region: &str) -> Option<Twilio> {
+        let host = match region {
+            "us1" => "api.twilio.com",
+            "ie1" => "api.dublin.ie1.twilio.com",
+            "au1" => "api.sydney.au1.twilio.com",
+            _ => return None,
+        };
+        let here = self.base.host_str().filter(|_| self.is_at_twilio())?;
+        if here == host || here.contains(&format!(".{region}.")) {
+            return None;
         }
+        let mut there = self.clone();
+        there.base.set_host(Some(host)).ok()?;
+        Some(there)
     }
 
-    async fn check_areas(&self) -> Result<Option<bool>, CarrierError> {
-        let mut trial = None;
-        // A standard API key may not see the account, right as it is.
-        if let Credentials::AuthToken(_) = self.credentials {
-            let account: AccountResource =
-                self.read(Area::Account, self.endpoint(&[&format!("{}.json", self.account)])).await?;
-            match account.status.as_str() {
-                "suspended" => return Err(CarrierError::Suspended),
-                "closed" => return Err(CarrierError::Closed),
-                _ => trial = Some(account.kind == "Trial"),
-            }
-        }
-        for (area, list) in [
-            (Area::Numbers, "IncomingPhoneNumbers.json"),
-            (Area::Voice, "Calls.json"),
-            (Area::Messages, "Messages.json"),
-        ] {
-            let mut url = self.endpoint(&[&self.account, list]);
-            url.query_pairs_mut().append_pair("PageSize", "1");
-            self.read::<serde::de::IgnoredAny>(area, url).await?;
-        }
-        Ok(trial)
-    }
-
-    /// Ends a call at whatever point it is; that it is over already is no error.
-    pub async fn hang_up(&self, carrier_call: &str) -> Result<(), CarrierError> {
-        let form = [("Status", Cow::from("completed"))];
-        let mut result = self.change(self.call_url(carrier_call), &form).await;
-        if matches!(result, Err(CarrierError::Unreachable { .. } | CarrierError::OutcomeUnknown { .. })) {
-            tokio::time::sleep(RETRY_PAUSE).await;
-            result = self.change(self.call_url(carrier_call), &form).await;
-        }
-        match result {
-            Ok(_) | Err(CarrierError::CallOver) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Makes a live call do something else; this also ends its media stream.
-    pub async fn steer(&self, carrier_call: &str, to: &Steer) -> Result<(), CarrierError> {
-        self.change(self.call_url(carrier_call), &[steering(to)?]).await.map(drop)
-    }
-
-    /// Presses keys in a live call, then goes on with `then`: without it the call would end.
-    pub async fn press(&self, carrier_call: &str, tones: &Tones, then: &[Verb]) -> Result<(), CarrierError> {
-        let verbs = std::iter::once(Verb::PlayTones(tones.clone())).chain(then.iter().cloned()).collect();
-        self.steer(carrier_call, &Steer::Do(Answer::Run(verbs))).await
-    }
-
-    /// The call as the carrier remembers it.
-    pub async fn call(&self, carrier_call: &str) -> Result<CallRecord, CarrierError> {
-        let call: CallResource = self.read(Area::Voice, self.call_url(carrier_call)).await?;
-        call.record().ok_or_else(|| unreadable(Harm::None))
-    }
-
-    /// Calls of the account, newest first: the way to learn whether a call was made when its outcome is unknown.
-    pub async fn calls(&self, filter: &CallFilter) -> Result<Vec<CallRecord>, CarrierError> {
-        let mut url = self.endpoint(&[&self.account, "Calls.json"]);
-        let since = filter.started_from_us.map(utc_date);
-        let given = [
-            ("To", filter.to.as_ref().map(|to| to.expose().as_str())),
-            ("From", filter.from.as_ref().map(|from| from.expose().as_str())),
-            // The name has the sign in it: `StartTime>=2026-11-21`, "on or after this date".
-            ("StartTime>", since.as_deref()),
-        ];
-        url.query_pairs_mut().append_pair("PageSize", &PAGE_SIZE.to_string());
-        url.query_pairs_mut()
-            .extend_pairs(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
-
-        let mut calls = Vec::new();
-        for _ in 0..MAX_PAGES {
-            let page: CallPage = self.read(Area::Voice, url.clone()).await?;
-            for call in page.calls {
-                let record = call.record().ok_or_else(|| unreadable(Harm::None))?;
-                if record.started_us.zip(filter.started_from_us).is_none_or(|(at, from)| at >= from) {
-                    calls.push(record);
-                }
-            }
-            match page.next_page_uri {
-                Some(next) => url = self.page_url(&next).ok_or_else(|| unreadable(Harm::None))?,
-                None => break,
-            }
-        }
-        Ok(calls)
-    }
-
-    /// Rings somebody. Twilio knows no idempotency key: after [`CarrierError::OutcomeUnknown`] look with [`Twilio::calls`].
-    pub async fn dial(&self, call: &NewCall) -> Result<CallRecord, CarrierError> {
-        let mut form = vec![
-            ("To", Cow::from(call.to.expose())),
-            ("From", Cow::from(call.from.expose())),
-            steering(&call.then)?,
-        ];
-        if let Some(page) = &call.status_callback {
-            form.push(("StatusCallback", page.as_str().into()));
-            form.extend(STATUS_EVENTS.map(|event| ("StatusCallbackEvent", event.into())));
-        }
-        form.extend(call.tones.iter().map(|tones| ("SendDigits", tones.as_str().into())));
-        form.extend(call.ring_timeout_s.map(|s| ("Timeout", s.to_string().into())));
-        form.extend(call.time_limit_s.map(|s| ("TimeLimit", s.to_string().into())));
-        let body = self.change(self.endpoint(&[&self.account, "Calls.json"]), &form).await?;
-        let call: Option<CallResource> = serde_json::from_slice(&body).ok();
-        call.and_then(CallResource::record).ok_or_else(|| unreadable(Harm::Possible))
-    }
-
-    fn call_url(&self, carrier_call: &str) -> Url {
-        self.endpoint(&[&self.account, "Calls", &format!("{carrier_call}.json")])
-    }
-
-    fn endpoint(&self, below_accounts: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        let mut path = url.path_segments_mut().expect("an http URL has a path");
-        path.pop_if_empty().extend([VERSION, "Accounts"]).extend(below_accounts);
-        drop(path);
+    /// A page of the account's API.
+    pub(super) fn endpoint(&self, below_accounts: &[&str]) -> Url {
+        let mut url = self.on(Host::Api, &[VERSION, "Accounts"]);
+        url.path_segments_mut().expect("an http URL has a path").extend(below_accounts);
         url
     }
 
-    /// The next page of a list, which must stay in this API: our credentials go nowhere else.
-    fn page_url(&self, uri: &str) -> Option<Url> {
-        let path = uri.strip_prefix('/').filter(|path| path.starts_with(VERSION))?;
-        format!("{}/{path}", self.base.as_str().trim_end_matches('/')).parse().ok()
+    /// A page of one of the products.
+    pub(super) fn on(&self, host: Host, path: &[&str]) -> Url {
+        let mut url = self.base_of(host);
+        url.path_segments_mut().expect("an http URL has a path").pop_if_empty().extend(path);
+        url
     }
 
-    async fn read<T: DeserializeOwned>(&self, area: Area, url: Url) -> Result<T, CarrierError> {
+    fn base_of(&self, host: Host) -> Url {
+        let mut url = self.base.clone();
+        if self.is_at_twilio() {
+            let elsewhere = self.base.host_str().map(|own| own.replacen("api", host.label(), 1));
+            url.set_host(elsewhere.as_deref()).expect("another label makes another host");
+        }
+        url
+    }
+
+    /// The next page of a list. It must be Twilio's, and only its path is believed: our credentials go nowhere else.
+    fn page_url(&self, host: Host, next: &str) -> Option<Url> {
+        let base = self.base_of(host);
+        let next = base.join(next).ok()?;
+        let named = next.host_str()?;
+        let believed = base.host_str() == Some(named) || named.ends_with(".twilio.com");
+        let below = &next[Position::BeforePath..Position::AfterQuery];
+        let version = below.split('/').nth(1)?;
+        if !believed || !(version == VERSION || version == "v1") {
+            return None;
+        }
+        format!("{}{below}", base.as_str().trim_end_matches('/')).parse().ok()
+    }
+
+    /// The entries of a list, over all its pages, but no more than `most`.
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        area: Area,
+        host: Host,
+        first: Url,
+        key: &str,
+        most: usize,
+    ) -> Result<Vec<T>, CarrierError> {
+        let mut entries = Vec::new();
+        let mut url = first;
+        for _ in 0..MAX_PAGES {
+            let mut page: Page = self.read(area, url).await?;
+            let listed = page.lists.remove(key).unwrap_or(Value::Array(vec![]));
+            let listed: Vec<T> = serde_json::from_value(listed).map_err(|_| unreadable(Harm::None))?;
+            entries.extend(listed);
+            let next = page.next_page_uri.or(page.meta.and_then(|meta| meta.next_page_url));
+            match next.filter(|next| !next.is_empty() && entries.len() < most) {
+                Some(next) => url = self.page_url(host, &next).ok_or_else(|| unreadable(Harm::None))?,
+                None => break,
+            }
+        }
+        entries.truncate(most);
+        Ok(entries)
+    }
+
+    /// Asks what changes nothing; once more if nobody answers.
+    pub(super) async fn read<T: DeserializeOwned>(&self, area: Area, url: Url) -> Result<T, CarrierError> {
         let attempt = || self.send(self.http.get(url.clone()), area, Harm::None);
         let mut answer = attempt().await;
         if matches!(answer, Err(CarrierError::Unreachable { .. })) {
@@ -293,8 +252,17 @@ impl Twilio {
         serde_json::from_slice(&answer?).map_err(|_| unreadable(Harm::None))
     }
 
-    async fn change(&self, url: Url, form: &[(&str, Cow<'_, str>)]) -> Result<Vec<u8>, CarrierError> {
-        self.send(self.http.post(url).form(form), Area::Voice, Harm::Possible).await
+    pub(super) async fn change(
+        &self,
+        area: Area,
+        url: Url,
+        form: &[(&str, Cow<'_, str>)],
+    ) -> Result<Vec<u8>, CarrierError> {
+        self.send(self.http.post(url).form(form), area, Harm::Possible).await
+    }
+
+    pub(super) async fn delete(&self, area: Area, url: Url) -> Result<(), CarrierError> {
+        self.send(self.http.delete(url), area, Harm::Possible).await.map(drop)
     }
 
     async fn send(&self, request: RequestBuilder, area: Area, harm: Harm) -> Result<Vec<u8>, CarrierError> {
@@ -317,7 +285,7 @@ impl Twilio {
 
 /// Whether a request that got no answer may have changed something.
 #[derive(Clone, Copy)]
-enum Harm {
+pub(super) enum Harm {
     None,
     Possible,
 }
@@ -344,7 +312,7 @@ fn broken(error: &reqwest::Error, harm: Harm) -> CarrierError {
     }
 }
 
-fn unreadable(harm: Harm) -> CarrierError {
+pub(super) fn unreadable(harm: Harm) -> CarrierError {
     harm.error("its answer cannot be read")
 }
 
@@ -375,35 +343,33 @@ fn refusal(
         (_, 500..) => harm.error(format!("HTTP status {}", status.as_u16())),
         (code, status) => {
             let code = code.unwrap_or(status.into());
-            let sentence = match sentence(code) {
-                Some(sentence) => sentence.into(),
-                None => format!("see https://www.twilio.com/docs/errors/{code}").into(),
-            };
-            CarrierError::Refused { code, sentence, detail: Pii::new(problem.message) }
-        }
-    }
-}
-
-fn steering(to: &Steer) -> Result<(&'static str, Cow<'_, str>), CarrierError> {
-    match to {
-        Steer::Ask(page) => Ok(("Url", page.as_str().into())),
-        Steer::Do(answer) => {
-            let document = answer.render();
-            if document.chars().count() > MAX_DOCUMENT_CHARS {
-                return Err(CarrierError::NotAskable(
-                    "an answer sent to a live call has at most 4,000 characters",
-                ));
+            CarrierError::Refused {
+                code,
+                sentence: sentence_or_link(code),
+                detail: Pii::new(problem.message),
             }
-            Ok(("Twiml", document.into()))
         }
     }
 }
 
-fn utc_date(at_us: i64) -> String {
-    jiff::Timestamp::from_microsecond(at_us)
-        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-        .strftime("%Y-%m-%d")
-        .to_string()
+/// A time as requests write it, to the second.
+pub(super) fn utc_second(at_us: i64) -> String {
+    let at = jiff::Timestamp::from_microsecond(at_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// One page of a list: the API names the next one beside the entries, the other products below `meta`.
+#[derive(Deserialize)]
+struct Page {
+    next_page_uri: Option<String>,
+    meta: Option<Meta>,
+    #[serde(flatten)]
+    lists: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    next_page_url: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -411,49 +377,6 @@ struct Problem {
     code: Option<u32>,
     #[serde(default)]
     message: String,
-}
-
-#[derive(Deserialize)]
-struct AccountResource {
-    status: String,
-    #[serde(rename = "type", default)]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct CallPage {
-    calls: Vec<CallResource>,
-    next_page_uri: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CallResource {
-    sid: String,
-    from: Option<String>,
-    to: Option<String>,
-    status: String,
-    direction: Option<String>,
-    start_time: Option<String>,
-    end_time: Option<String>,
-    duration: Option<String>,
-    answered_by: Option<String>,
-}
-
-impl CallResource {
-    /// Nothing if the status is none that is documented.
-    fn record(self) -> Option<CallRecord> {
-        Some(CallRecord {
-            from: address(self.from.as_deref().unwrap_or_default()),
-            to: address(self.to.as_deref().unwrap_or_default()),
-            direction: direction(self.direction.as_deref().unwrap_or_default()),
-            status: call_status(&self.status)?,
-            started_us: self.start_time.as_deref().and_then(rfc_2822_us),
-            ended_us: self.end_time.as_deref().and_then(rfc_2822_us),
-            duration_s: self.duration.and_then(|s| s.parse().ok()),
-            answered_by: self.answered_by.as_deref().map(answered_by),
-            carrier_call: self.sid,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -469,14 +392,5 @@ mod tests {
         assert_eq!(host(None, Some("dublin")), Err(NotAHost::RegionWithoutEdge));
         assert_eq!(host(Some("evil.example/"), Some("dublin")), Err(NotAHost::UnknownRegion));
         assert_eq!(host(Some("ie1"), Some("paris")), Err(NotAHost::UnknownEdge));
-    }
-
-    #[test]
-    fn a_document_for_a_live_call_is_short() {
-        let say = |length| {
-            Steer::Do(Answer::Run(vec![Verb::Say(super::super::Speech::new(&"a".repeat(length)).unwrap())]))
-        };
-        assert!(steering(&say(3_900)).is_ok());
-        assert!(matches!(steering(&say(4_000)), Err(CarrierError::NotAskable(_))));
     }
 }

@@ -1,76 +1,11 @@
 //! What the REST client asks for, and what it makes of the answers.
 
 use crate::stand_in::{Reply, StandIn};
-use offhook_carriers::twilio::{
-    Answer, CallFilter, Credentials, MediaStream, NewCall, Steer, Tones, Twilio, Verb,
-};
+use crate::twilio_account::{AC, ACCOUNT, CALL, CALL_JSON, QUEUED_JSON, by_token, client, form, token};
+use offhook_carriers::twilio::{Answer, CallFilter, MediaStream, NewCall, Steer, Tones, Twilio, Verb};
 use offhook_carriers::{AnsweredBy, Area, CallStatus, CarrierError, Direction, Verdict};
-use offhook_core::{Pii, Secret};
+use offhook_core::Pii;
 use std::time::Duration;
-
-const ACCOUNT: &str = "AC00000000000000000000000000000001";
-const CALL: &str = "CA00000000000000000000000000000001";
-const CALL_JSON: &str = include_str!("fixtures/call.json");
-const QUEUED_JSON: &str = include_str!("fixtures/queued.json");
-const AC: &str = "/2010-04-01/Accounts/AC00000000000000000000000000000001";
-
-#[tokio::test]
-async fn a_good_token_passes_every_step_of_the_test() {
-    let carrier = StandIn::answering([
-        Reply::ok(r#"{"sid":"AC1","status":"active","type":"Trial"}"#),
-        Reply::ok(r#"{"incoming_phone_numbers":[]}"#),
-        Reply::ok(r#"{"calls":[]}"#),
-        Reply::ok(r#"{"messages":[]}"#),
-    ])
-    .await;
-    let verdict = by_token(&carrier).check().await.unwrap();
-    assert_eq!((verdict, verdict.to_string().as_str()), (Verdict::Ok { trial: Some(true) }, "ok"));
-    assert_eq!(
-        carrier.lines(),
-        [
-            format!("GET {AC}.json"),
-            format!("GET {AC}/IncomingPhoneNumbers.json?PageSize=1"),
-            format!("GET {AC}/Calls.json?PageSize=1"),
-            format!("GET {AC}/Messages.json?PageSize=1"),
-        ]
-    );
-    // "AC00…01:secret-token" in Base64.
-    let expected = "Basic QUMwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMTpzZWNyZXQtdG9rZW4=";
-    assert_eq!(carrier.asked()[0].authorization, expected);
-}
-
-#[tokio::test]
-async fn an_api_key_is_not_asked_about_the_account() {
-    let carrier = StandIn::answering([Reply::ok("{}"), Reply::ok("{}"), Reply::ok("{}")]).await;
-    let key = Credentials::ApiKey { sid: "SK1".into(), secret: Secret::new("word".into()) };
-    assert_eq!(twilio(&carrier, key).check().await.unwrap(), Verdict::Ok { trial: None });
-    assert_eq!(carrier.lines()[0], format!("GET {AC}/IncomingPhoneNumbers.json?PageSize=1"));
-    assert_eq!(carrier.asked()[0].authorization, "Basic U0sxOndvcmQ=");
-}
-
-#[tokio::test]
-async fn the_test_names_what_is_wrong() {
-    let account = |status| Reply::ok(&format!(r#"{{"status":"{status}","type":"Full"}}"#));
-    for (word, replies) in [
-        ("wrong_credentials", vec![Reply::error(401, 20003)]),
-        ("wrong_credentials", vec![Reply::error(404, 20404)]),
-        ("suspended", vec![account("suspended")]),
-        ("closed", vec![account("closed")]),
-        ("missing_permission:numbers", vec![account("active"), Reply::error(403, 70051)]),
-        (
-            "missing_permission:messages",
-            vec![account("active"), Reply::ok("{}"), Reply::ok("{}"), Reply::error(401, 70051)],
-        ),
-        ("unreachable", vec![Reply::Say(503, "<html>".into()), Reply::Say(502, String::new())]),
-        ("unreachable", vec![Reply::ok("<html>")]),
-    ] {
-        let carrier = StandIn::answering(replies).await;
-        assert_eq!(by_token(&carrier).check().await.unwrap().to_string(), word);
-    }
-    let busy = StandIn::answering([Reply::NotNow("7")]).await;
-    let error = by_token(&busy).check().await.unwrap_err();
-    assert!(matches!(error, CarrierError::RateLimited { retry_after_s: Some(7) }), "{error}");
-}
 
 #[tokio::test]
 async fn silence_is_unreachable_or_of_unknown_outcome() {
@@ -215,7 +150,7 @@ async fn calls_are_listed_over_all_pages_from_an_instant_on() {
     let statuses: Vec<_> = calls.iter().map(|call| call.status).collect();
     assert_eq!(statuses, [CallStatus::Queued], "the other began a second too early");
     let first = format!(
-        "GET {AC}/Calls.json?PageSize=50&To=%2B14155550199&From=%2B14155550101&StartTime%3E=2025-11-21"
+        "GET {AC}/Calls.json?PageSize=50&To=%2B14155550199&From=%2B14155550101&StartTime%3E=2025-11-21T09%3A00%3A32Z"
     );
     assert_eq!(carrier.lines(), [first, format!("GET {next}")]);
 }
@@ -236,7 +171,7 @@ async fn an_endless_list_or_answer_ends() {
     let next = format!(r#"{{"calls":[],"next_page_uri":"{AC}/Calls.json?Page=1"}}"#);
     let carrier = StandIn::answering(std::iter::repeat_with(|| Reply::ok(&next)).take(100)).await;
     by_token(&carrier).calls(&CallFilter::default()).await.unwrap();
-    assert_eq!(carrier.lines().len(), 20);
+    assert_eq!(carrier.lines().len(), 50);
     let huge = " ".repeat(2 * 1024 * 1024);
     let carrier = StandIn::answering([Reply::ok(&huge), Reply::ok(&huge)]).await;
     let error = by_token(&carrier).call(CALL).await.unwrap_err();
@@ -251,7 +186,7 @@ async fn a_permission_is_named_and_a_hostile_id_stays_in_its_place() {
     assert_eq!(carrier.lines(), [format!("GET {AC}/Calls/..%2F..%2Fx%3Fy%23z.json")]);
 }
 
-fn new_call() -> NewCall {
+pub fn new_call() -> NewCall {
     NewCall {
         to: Pii::new("+14155550199".into()),
         from: Pii::new("+14155550101".into()),
@@ -261,28 +196,4 @@ fn new_call() -> NewCall {
         ring_timeout_s: Some(20),
         time_limit_s: Some(3600),
     }
-}
-
-fn by_token(carrier: &StandIn) -> Twilio {
-    twilio(carrier, token())
-}
-
-fn token() -> Credentials {
-    Credentials::AuthToken(Secret::new("secret-token".into()))
-}
-
-fn twilio(carrier: &StandIn, credentials: Credentials) -> Twilio {
-    let twilio = Twilio::new(client(), carrier.base.clone(), ACCOUNT, credentials).unwrap();
-    assert!(!format!("{twilio:?}").contains("secret-token"));
-    twilio
-}
-
-fn client() -> reqwest::Client {
-    // Another test of this binary may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::new()
-}
-
-fn form(body: &str) -> Vec<(String, String)> {
-    url::form_urlencoded::parse(body.as_bytes()).into_owned().collect()
 }

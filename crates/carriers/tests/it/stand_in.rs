@@ -39,6 +39,10 @@ pub struct Asked {
     pub body: String,
     /// The `Authorization` header.
     pub authorization: String,
+    /// The `Host` header.
+    pub host: String,
+    /// The `Content-Type` header; empty if there was none.
+    pub content_type: String,
 }
 
 impl StandIn {
@@ -71,10 +75,15 @@ async fn answer(
 ) -> Response {
     let reply = {
         let mut script = script.lock().unwrap();
+        let header = |name: &str| {
+            headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        };
         script.asked.push(Asked {
             line: format!("{method} {uri}"),
             body: String::from_utf8(body.to_vec()).unwrap(),
-            authorization: headers["authorization"].to_str().unwrap().to_owned(),
+            authorization: header("authorization"),
+            host: header("host"),
+            content_type: header("content-type"),
         });
         script.replies.pop_front()
     };
@@ -98,6 +107,11 @@ pub fn error(code: u32, status: u16) -> String {
 impl Reply {
     pub fn ok(body: &str) -> Self {
         Reply::Say(200, body.to_owned())
+    }
+
+    /// What a deletion is answered with.
+    pub fn gone() -> Self {
+        Reply::Say(204, String::new())
     }
 
     pub fn error(status: u16, code: u32) -> Self {

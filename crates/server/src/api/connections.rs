@@ -10,7 +10,6 @@ use crate::problem::{About, Problem};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use offhook_carriers::{CarrierError, Verdict};
 use offhook_core::entity::{self, ConnectionStatus, is_carrier};
 use offhook_core::{ConnectionId, Secret};
 use offhook_store::ConnectionSpec;
@@ -230,15 +229,9 @@ async fn try_out(
         return Ok(offhook_providers::check(&settings, secret.unwrap_or_default()).await?);
     }
     match CarrierControl::open(&app.http, connection, secret.as_ref()) {
-        CarrierControl::Twilio(twilio) => match twilio.check().await? {
-            Verdict::Ok { .. } => Ok(()),
-            Verdict::Unreachable => {
-                Err(CarrierError::Unreachable { cause: "it did not answer".into() }.into())
-            }
-            Verdict::WrongCredentials => Err(CarrierError::WrongCredentials.into()),
-            Verdict::Suspended => Err(CarrierError::Suspended.into()),
-            Verdict::Closed => Err(CarrierError::Closed.into()),
-            Verdict::MissingPermission(area) => Err(CarrierError::MissingPermission { area }.into()),
+        CarrierControl::Twilio(twilio) => match twilio.check().await?.error() {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
         },
         CarrierControl::None => {
             let missing = if secret.is_none() { "secret" } else { "config" };
