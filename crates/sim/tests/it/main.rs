@@ -1,6 +1,7 @@
 //! The simulators over real sockets, against small servers written here.
 
 mod carrier;
+mod carrier_numbers;
 mod customer;
 mod provider;
 mod world;
