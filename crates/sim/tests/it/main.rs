@@ -4,4 +4,7 @@ mod carrier;
 mod carrier_numbers;
 mod customer;
 mod provider;
+mod telnyx;
+mod telnyx_customer;
+mod telnyx_numbers;
 mod world;

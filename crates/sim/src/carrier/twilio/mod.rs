@@ -37,6 +37,7 @@ use rest::{Service, Trunk};
 use twiml::Complaint;
 use webhook::{Request, WebhookFailure as Failure, Webhooks};
 
+pub use super::network::Proxy;
 pub use alert::{Alert, AlertRequest};
 pub use call::{CallStatus, CallbackDelivery, Direction};
 pub use console::NotChanged;
@@ -88,29 +89,6 @@ pub struct TwilioSettings {
     pub signs_default_port: bool,
     /// What stands in front of the server.
     pub proxy: Option<Proxy>,
-}
-
-/// A proxy in front of the server: what is asked of the public address, and signed for it, arrives at the one behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    /// `https://phone.example.com`, perhaps with a path that the proxy takes away.
-    pub public: String,
-    /// `http://127.0.0.1:8080`
-    pub behind: String,
-}
-
-impl Proxy {
-    /// Where a request to this URL arrives: behind the proxy if it is its own, else where it says.
-    fn passes_on(&self, url: &str) -> String {
-        let websocket = |address: &str| address.replacen("http", "ws", 1);
-        let (public, behind) = (self.public.trim_end_matches('/'), self.behind.trim_end_matches('/'));
-        let ways = [(public.to_owned(), behind.to_owned()), (websocket(public), websocket(behind))];
-        let passed = ways.iter().find_map(|(public, behind)| {
-            let rest = url.strip_prefix(public.as_str())?;
-            rest.starts_with('/').then(|| format!("{behind}{rest}"))
-        });
-        passed.unwrap_or_else(|| url.to_owned())
-    }
 }
 
 impl Default for TwilioSettings {
@@ -547,20 +525,6 @@ fn rfc2822(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_proxy_passes_on_its_own_addresses_only() {
-        let proxy =
-            Proxy { public: "https://a.example/phone".into(), behind: "http://127.0.0.1:8080/".into() };
-        for (asked, arrives) in [
-            ("https://a.example/phone/hooks/voice?a=b", "http://127.0.0.1:8080/hooks/voice?a=b"),
-            ("wss://a.example/phone/media", "ws://127.0.0.1:8080/media"),
-            ("https://a.example/phones/hooks", "https://a.example/phones/hooks"),
-            ("https://b.example/phone/hooks", "https://b.example/phone/hooks"),
-        ] {
-            assert_eq!(proxy.passes_on(asked), arrives);
-        }
-    }
 
     #[test]
     fn dates_are_rfc_2822_in_gmt() {
