@@ -1,8 +1,7 @@
 //! Everything the server is made of, built once. It does not know routes.
 
 use crate::call::driver::Surroundings;
-use crate::speech::Phrasebook;
-use bytes::Bytes;
+use crate::speech::{Phrasebook, Recording};
 use offhook_carriers::PublicUrl;
 use offhook_store::{Environment, Node, Store};
 use std::fmt;
@@ -24,8 +23,8 @@ pub struct App {
     pub phrases: Arc<Phrasebook>,
     /// Whether agents' fixed sentences are spoken before anybody rings.
     pub rehearses: bool,
-    /// The apology that needs no provider: µ-law, 8 kHz.
-    pub canned_apology: Bytes,
+    /// The apology that needs no provider.
+    pub canned_apology: Arc<Recording>,
     /// The clock and chance.
     pub environment: Arc<dyn Environment>,
 }

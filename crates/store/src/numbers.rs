@@ -57,10 +57,19 @@ pub struct RingTarget {
     pub number: PhoneNumber,
     /// The carrier account it is reached through.
     pub connection: Connection,
-    /// What that account signs its webhooks with.
+    /// The account's credentials.
     pub secret: Option<Secret<String>>,
+    /// Those before, while they are believed beside them.
+    pub earlier_secret: Option<Secret<String>>,
     /// The scope in which the call is handled, once the signature has been found good.
     pub scope: Scope,
+}
+
+impl RingTarget {
+    /// Every secret that the account may have signed a webhook with.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret<String>> {
+        self.secret.iter().chain(&self.earlier_secret)
+    }
 }
 
 impl Store {
@@ -271,7 +280,10 @@ impl Store {
         let organization = parse("connection.organization", &row.organization)?;
         let number = PhoneNumber::try_from(number)?;
         let scope = Scope::of_job(organization, number.workspace.clone(), "ring");
-        Ok(RingTarget { number, secret: self.unseal(&row)?, connection: row.try_into()?, scope })
+        let kept = self.kept(&row)?;
+        let secret = kept.as_ref().map(|kept| kept.secret.clone());
+        let earlier_secret = kept.and_then(|kept| kept.earlier_at(self.now_us()));
+        Ok(RingTarget { number, secret, earlier_secret, connection: row.try_into()?, scope })
     }
 
     pub(crate) async fn add_number(

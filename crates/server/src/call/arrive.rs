@@ -8,6 +8,7 @@ use super::resume::{NotResumed, give_up, go_on};
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
+use crate::connection::signing_secret;
 use crate::live::{Happening, LiveEvent};
 use crate::problem::chain;
 use offhook_carriers::Ring;
@@ -41,7 +42,12 @@ pub enum Welcome {
 ///
 /// # Errors
 /// When the store does not answer; the carrier then asks its fallback.
-pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<Welcome, StoreError> {
+pub async fn ring(
+    app: &Arc<App>,
+    target: &RingTarget,
+    ring: &Ring,
+    carrier: &CarrierControl,
+) -> Result<Welcome, StoreError> {
     if let Some(handle) = app.around.registry.find(&target.connection.id, &ring.carrier_call) {
         return Ok(go(handle));
     }
@@ -80,16 +86,15 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
     let lease = match app.store.begin_call(&target.scope, &new, &app.node).await? {
         Begun::New(lease) => lease,
         Begun::Existing(call) if call.status == CallStatus::Ended => return Ok(Welcome::Over),
-        Begun::Existing(call) => return Ok(take_up(app, target, &call.id, call.started_at_us).await),
+        Begun::Existing(call) => return Ok(take_up(app, target, &call.id, call.started_at_us, carrier).await),
     };
     let begin = Beginning {
         whose: whose(target, &lease, &ring.carrier_call, ready.agent),
-        media_over: app.public_url.page(crate::hooks::twilio::MEDIA_OVER),
         lease: Arc::new(lease),
         began_us: app.environment.now_us(),
         speech: ready.speech,
         abilities: Abilities,
-        carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
+        carrier: carrier.clone(),
     };
     let (workspace, lease) = (target.scope.workspace().clone(), begin.lease.clone());
     let call = lease.call().clone();
@@ -113,14 +118,19 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
 ///
 /// # Errors
 /// As [`ring`].
-pub async fn again(app: &Arc<App>, target: &RingTarget, carrier_call: &str) -> Result<Welcome, StoreError> {
+pub async fn again(
+    app: &Arc<App>,
+    target: &RingTarget,
+    carrier_call: &str,
+    carrier: &CarrierControl,
+) -> Result<Welcome, StoreError> {
     if let Some(handle) = app.around.registry.find(&target.connection.id, carrier_call) {
         return Ok(go(handle));
     }
     match app.store.call_of_carrier(&target.scope, &target.connection.id, carrier_call).await {
         Ok(call) if call.status == CallStatus::Ended => Ok(Welcome::Over),
         Ok(_) if app.around.registry.is_draining() => Ok(Welcome::Hold),
-        Ok(call) => Ok(take_up(app, target, &call.id, call.started_at_us).await),
+        Ok(call) => Ok(take_up(app, target, &call.id, call.started_at_us, carrier).await),
         Err(StoreError::NotFound { .. }) => Ok(Welcome::Over),
         Err(error) => Err(error),
     }
@@ -137,8 +147,14 @@ pub fn go(handle: Arc<Handle>) -> Welcome {
 }
 
 /// Goes on with a call that another process had driven.
-async fn take_up(app: &Arc<App>, target: &RingTarget, call: &ConversationId, started_at_us: i64) -> Welcome {
-    match go_on(app, target, call, started_at_us).await {
+async fn take_up(
+    app: &Arc<App>,
+    target: &RingTarget,
+    call: &ConversationId,
+    started_at_us: i64,
+    carrier: &CarrierControl,
+) -> Welcome {
+    match go_on(app, target, call, started_at_us, carrier).await {
         Ok(handle) => Welcome::Talk(handle),
         // Another process holds the call. If it is dead its lease runs out soon: until then the caller is held.
         Err(NotResumed::Store(StoreError::Conflict { .. })) => {
@@ -165,7 +181,7 @@ pub(super) fn whose(target: &RingTarget, lease: &CallLease, carrier_call: &str, 
         connection: target.connection.id.clone(),
         carrier_call: carrier_call.to_owned(),
         agent,
-        tokens: target.secret.iter().cloned().collect(),
+        tokens: target.secrets().map(|secret| signing_secret(&target.connection.kind, secret)).collect(),
         forward_to: target.number.forward_to.clone(),
     }
 }

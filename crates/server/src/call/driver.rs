@@ -30,7 +30,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use url::Url;
 
 /// The log is handed over after so many lines, or so long.
 const LOG_LINES: usize = 64;
@@ -64,8 +63,6 @@ pub struct Beginning {
     pub began_us: i64,
     /// What its carrier's requests are answered with.
     pub whose: Whose,
-    /// Where its carrier asks what comes after a media socket.
-    pub media_over: Url,
     /// The agent's providers.
     pub speech: Arc<Speech>,
     /// What the agent can do.
@@ -175,7 +172,7 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
     around.registry.add(handle.clone()).map_err(NotStarted::Driven)?;
     let (facts_in, facts) = mpsc::channel(FACTS_QUEUE);
     let (orders, orders_out) = mpsc::channel(ORDERS_QUEUE);
-    let pump = Pump::new(begin.speech.clone(), facts_in);
+    let pump = Pump::new(begin.carrier.coding(), begin.speech.clone(), facts_in);
     let span = tracing::info_span!(parent: None, "call", id = %begin.lease.call());
     tokio::spawn(tracing::Instrument::instrument(pump.run(orders_out), span.clone()));
 
@@ -602,9 +599,8 @@ impl Driver {
             return;
         }
         let (handle, carrier) = (self.handle.clone(), self.begin.carrier.clone());
-        let page = self.begin.media_over.clone();
         tokio::spawn(async move {
-            match carrier.ask_again(&handle.carrier_call, page).await {
+            match carrier.media_again(&handle).await {
                 Ok(()) => {}
                 Err(CarrierError::NotFound | CarrierError::CallOver) => {
                     handle.tell(Letter::Fact(Input::HungUp { by_caller: true }));

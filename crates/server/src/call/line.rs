@@ -1,13 +1,13 @@
-//! The media socket of one call: audio, marks and keys in both directions. It does not know what is played or why.
+//! The line of one call, whatever carries it: audio, marks and keys in both directions, in the coding of the call. It does not know
+//! what is played or why.
 
-use axum::extract::ws::{Message, WebSocket};
-use futures_util::{SinkExt as _, StreamExt as _};
+use super::socket::Socket;
+use axum::extract::ws::WebSocket;
 use offhook_carriers::MediaEvent;
 use offhook_carriers::twilio::media::{MediaReader, MediaWriter};
-use std::time::Duration;
+use offhook_media::coding::{Coding, Transcoder};
+use offhook_media::dtmf::{self, Keying};
 
-/// A socket that takes no data for so long is as good as lost.
-const STUCK: Duration = Duration::from_secs(5);
 /// Faulty messages on one socket that are logged one by one; the rest are only counted.
 const LOGGED_FAULTS: u64 = 5;
 
@@ -26,45 +26,143 @@ pub enum LineEvent {
     Lost,
 }
 
-/// An open media socket whose ticket was good.
+/// An open line to the caller.
 pub struct Line {
-    socket: WebSocket,
+    wire: Wire,
+    /// How the call's audio is coded.
+    coding: Coding,
+    /// The ways between the wire's coding and the call's, where they differ.
+    ways: Option<Ways>,
+    /// What was last heard, as it came.
+    heard: Vec<u8>,
+}
+
+/// What carries a line.
+enum Wire {
+    Twilio(TwilioSocket),
+}
+
+struct Ways {
+    from_wire: Transcoder,
+    to_wire: Transcoder,
+    /// What was last heard, in the call's coding.
+    heard: Vec<u8>,
+}
+
+struct TwilioSocket {
+    socket: Socket,
     reader: MediaReader,
     writer: MediaWriter,
-    audio: Vec<u8>,
     text: String,
-    unsent: bool,
 }
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").field("counters", &self.reader.counters()).finish_non_exhaustive()
+        f.debug_struct("Line").field("coding", &self.coding).finish_non_exhaustive()
     }
 }
 
 impl Line {
-    /// A line from a socket that has introduced itself to `reader` as `stream`.
-    pub fn new(socket: WebSocket, reader: MediaReader, stream: &str) -> Self {
-        let writer = MediaWriter::new(stream);
-        Line { socket, reader, writer, audio: Vec::new(), text: String::new(), unsent: false }
+    /// A line from a socket of Twilio's that has introduced itself to `reader` as `stream`.
+    pub fn twilio(socket: WebSocket, reader: MediaReader, stream: &str) -> Self {
+        let (socket, writer, text) = (Socket::new(socket), MediaWriter::new(stream), String::new());
+        Line {
+            wire: Wire::Twilio(TwilioSocket { socket, reader, writer, text }),
+            coding: Coding::MU_LAW,
+            ways: None,
+            heard: Vec::new(),
+        }
     }
 
     /// The next thing from the carrier. Faulty messages are logged and skipped. May be dropped while waiting.
     pub async fn next(&mut self) -> LineEvent {
+        let event = match &mut self.wire {
+            Wire::Twilio(twilio) => twilio.next(&mut self.heard).await,
+        };
+        if let (LineEvent::Audio, Some(ways)) = (&event, &mut self.ways) {
+            ways.heard.clear();
+            ways.heard.extend_from_slice(ways.from_wire.push(&self.heard));
+        }
+        event
+    }
+
+    /// The audio of the last [`LineEvent::Audio`], in the coding of the call.
+    pub fn audio(&self) -> &[u8] {
+        self.ways.as_ref().map_or(&self.heard, |ways| &ways.heard)
+    }
+
+    /// Queues audio to be played, in the coding of the call.
+    pub async fn play(&mut self, coded: &[u8]) -> Result<(), Lost> {
+        let coded = match &mut self.ways {
+            Some(ways) => ways.to_wire.push(coded),
+            None => coded,
+        };
+        match &mut self.wire {
+            Wire::Twilio(twilio) => {
+                twilio.writer.media(coded, &mut twilio.text);
+                twilio.socket.feed(&twilio.text).await
+            }
+        }
+    }
+
+    /// Queues a mark.
+    pub async fn mark(&mut self, name: &str) -> Result<(), Lost> {
+        match &mut self.wire {
+            Wire::Twilio(twilio) => {
+                twilio.writer.mark(name, &mut twilio.text);
+                twilio.socket.feed(&twilio.text).await
+            }
+        }
+    }
+
+    /// Presses keys, which the caller's end gets as tones; what is no key is logged and not pressed.
+    pub async fn press(&mut self, digits: &str) -> Result<(), Lost> {
+        match dtmf::tones(digits, Keying::default()) {
+            Ok(tones) => {
+                let mut coded = Vec::new();
+                let narrow = Coding::Linear { rate_hz: offhook_media::LINE_RATE_HZ };
+                narrow.encode(&tones, &mut coded);
+                let Ok(mut to_line) = Transcoder::new(narrow, self.coding) else { return Ok(()) };
+                self.play(to_line.push(&coded)).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Keys were not sent");
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes the carrier drop what it has not played.
+    pub async fn clear(&mut self) -> Result<(), Lost> {
+        match &mut self.wire {
+            Wire::Twilio(twilio) => {
+                twilio.writer.clear(&mut twilio.text);
+                twilio.socket.feed(&twilio.text).await?;
+            }
+        }
+        self.flush().await
+    }
+
+    /// Sends what was queued.
+    pub async fn flush(&mut self) -> Result<(), Lost> {
+        match &mut self.wire {
+            Wire::Twilio(twilio) => twilio.socket.flush().await,
+        }
+    }
+
+    /// Takes leave: the carrier then asks what comes next.
+    pub async fn close(&mut self) {
+        match &mut self.wire {
+            Wire::Twilio(twilio) => twilio.socket.close().await,
+        }
+    }
+}
+
+impl TwilioSocket {
+    async fn next(&mut self, audio: &mut Vec<u8>) -> LineEvent {
         loop {
-            let text = match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                Some(Ok(Message::Binary(data))) => {
-                    tracing::warn!(
-                        bytes = data.len(),
-                        "Media socket sent a binary message, which the protocol does not have"
-                    );
-                    continue;
-                }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return LineEvent::Lost,
-            };
-            match self.reader.decode(&text, &mut self.audio) {
+            let Some(text) = self.socket.next().await else { return LineEvent::Lost };
+            match self.reader.decode(&text, audio) {
                 Ok(MediaEvent::Audio) => return LineEvent::Audio,
                 Ok(MediaEvent::Mark(name)) => return LineEvent::Mark(name),
                 Ok(MediaEvent::Dtmf(key)) => return LineEvent::Key(key.into_inner()),
@@ -78,63 +176,9 @@ impl Line {
             }
         }
     }
-
-    /// The µ-law bytes of the last [`LineEvent::Audio`].
-    pub fn audio(&self) -> &[u8] {
-        &self.audio
-    }
-
-    /// Queues audio to be played.
-    pub async fn play(&mut self, mulaw: &[u8]) -> Result<(), Lost> {
-        self.writer.media(mulaw, &mut self.text);
-        self.feed().await
-    }
-
-    /// Queues a mark.
-    pub async fn mark(&mut self, name: &str) -> Result<(), Lost> {
-        self.writer.mark(name, &mut self.text);
-        self.feed().await
-    }
-
-    /// Makes the carrier drop what it has not played.
-    pub async fn clear(&mut self) -> Result<(), Lost> {
-        self.writer.clear(&mut self.text);
-        self.feed().await?;
-        self.flush().await
-    }
-
-    async fn feed(&mut self) -> Result<(), Lost> {
-        self.unsent = true;
-        let message = Message::Text(self.text.as_str().into());
-        match tokio::time::timeout(STUCK, self.socket.feed(message)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Lost),
-        }
-    }
-
-    /// Sends what was queued.
-    pub async fn flush(&mut self) -> Result<(), Lost> {
-        if !std::mem::take(&mut self.unsent) {
-            return Ok(());
-        }
-        match tokio::time::timeout(STUCK, self.socket.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Lost),
-        }
-    }
-
-    /// Takes leave: the carrier then asks what comes next.
-    pub async fn close(&mut self) {
-        let _ = tokio::time::timeout(STUCK, async {
-            self.socket.send(Message::Close(None)).await?;
-            while let Some(Ok(_)) = self.socket.next().await {}
-            Ok::<_, axum::Error>(())
-        })
-        .await;
-    }
 }
 
-impl Drop for Line {
+impl Drop for TwilioSocket {
     fn drop(&mut self) {
         let missing = self.reader.counters().missing;
         if missing > 0 {
@@ -147,7 +191,7 @@ impl Drop for Line {
     }
 }
 
-/// The socket is gone.
+/// The line is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the media socket is lost")]
 pub struct Lost;

@@ -13,4 +13,5 @@ pub mod recorder;
 pub mod registry;
 pub mod rehearse;
 pub mod resume;
+mod socket;
 mod voice;

@@ -51,9 +51,10 @@ pub async fn go_on(
     target: &RingTarget,
     id: &ConversationId,
     started_at_us: i64,
+    carrier: &CarrierControl,
 ) -> Result<Arc<Handle>, NotResumed> {
     let lease: CallLease = app.store.claim_call(&target.scope, id, &app.node).await?;
-    let taken = take(app, target, started_at_us, lease.clone()).await;
+    let taken = take(app, target, started_at_us, lease.clone(), carrier).await;
     if taken.is_err() {
         give_up(app, &lease).await;
     }
@@ -73,6 +74,7 @@ async fn take(
     target: &RingTarget,
     started_at_us: i64,
     lease: CallLease,
+    carrier: &CarrierControl,
 ) -> Result<Arc<Handle>, NotResumed> {
     let id = &lease.call().clone();
     let log = app.store.load_log(&target.scope, id, LogFrom::Snapshot).await?;
@@ -91,12 +93,11 @@ async fn take(
     let record = app.store.call(&target.scope, id).await?;
     let begin = Beginning {
         whose: whose(target, &lease, &record.carrier_call, ready.agent),
-        media_over: app.public_url.page(crate::hooks::twilio::MEDIA_OVER),
         lease: Arc::new(lease),
         began_us: started_at_us,
         speech: ready.speech,
         abilities: Abilities,
-        carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
+        carrier: carrier.clone(),
     };
     metrics::counter!("offhook_calls_resumed_total").increment(1);
     tracing::warn!(call.id = %id, lines, "Call taken up again from its log");
@@ -228,7 +229,7 @@ pub async fn rouse(app: &App, lease: &CallLease) -> Roused {
         }
         let connection = app.store.connection(lease.scope(), &call.connection).await?;
         let secret = app.store.connection_secret(lease.scope(), &connection.id).await.ok();
-        let control = CarrierControl::open(&app.http, &connection, secret.as_ref());
+        let control = CarrierControl::open(app, &connection, secret.as_ref());
         Ok::<_, StoreError>(Some((call.carrier_call, control)))
     };
     let (carrier_call, control) = match found.await {
@@ -240,7 +241,7 @@ pub async fn rouse(app: &App, lease: &CallLease) -> Roused {
             return Roused::Unreached;
         }
     };
-    match control.ask_again(&carrier_call, app.public_url.page(crate::hooks::twilio::VOICE)).await {
+    match control.ring_again(&carrier_call).await {
         Ok(()) => Roused::Told,
         Err(CarrierError::NotFound | CarrierError::CallOver) => Roused::Gone,
         Err(error) => {

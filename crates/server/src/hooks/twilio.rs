@@ -5,6 +5,9 @@ use crate::app::App;
 use crate::call::arrive::{self, Welcome};
 use crate::call::line::Line;
 use crate::call::registry::{Handle, Letter, Onward};
+use crate::carrier::CarrierControl;
+use crate::carrier::twilio::{MEDIA, MEDIA_OVER, STATUS, VOICE, VOICE_FALLBACK};
+use crate::connection::signing_secret;
 use crate::problem::chain;
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -23,16 +26,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Where Twilio asks what to do with a call.
-pub const VOICE: &str = "/hooks/twilio/voice";
-/// Where it asks when [`VOICE`] did not answer.
-pub const VOICE_FALLBACK: &str = "/hooks/twilio/voice-fallback";
-/// Where it tells how calls move on.
-pub const STATUS: &str = "/hooks/twilio/status";
-/// Where it asks what comes after a media socket.
-pub const MEDIA_OVER: &str = "/hooks/twilio/media-over";
-/// Where it opens media sockets, each call's below.
-const MEDIA: &str = "/hooks/twilio/media";
 /// How often it is told to open a media socket that it never opens.
 const OPENINGS: u32 = 3;
 /// How long a caller is held before the carrier asks again whether their call can go on, in seconds.
@@ -94,7 +87,7 @@ async fn believe<'a>(app: &App, arrived: &'a Arrived) -> Result<Believed<'a>, Re
     let targets = app.store.numbers_for_ring("twilio", claims.account(), &called).await?;
     let mut refusal = Refused::NoNumber;
     for target in targets {
-        let tokens: Vec<_> = target.secret.iter().cloned().collect();
+        let tokens: Vec<_> = target.secrets().map(|secret| signing_secret("twilio", secret)).collect();
         match Unverified::read(request)?.verify(&app.public_url, &tokens) {
             Ok(signed) => {
                 let about = match registry.find(&target.connection.id, &carrier_call) {
@@ -140,6 +133,10 @@ fn say(answer: &Answer) -> Response {
     ([(header::CONTENT_TYPE, Answer::CONTENT_TYPE)], answer.render()).into_response()
 }
 
+fn control(app: &App, target: &RingTarget) -> CarrierControl {
+    CarrierControl::open(app, &target.connection, target.secret.as_ref())
+}
+
 /// Opens a media socket for a call, with a ticket that is good once.
 fn connect(app: &App, handle: &Arc<Handle>) -> Answer {
     let ticket = app.ticket();
@@ -169,7 +166,7 @@ async fn voice(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response
         About::Number(_) if app.around.registry.is_draining() && ring.status == CallStatus::Ringing => {
             return Err(Refused::Stopping);
         }
-        About::Number(target) => arrive::ring(&app, &target, &ring).await?,
+        About::Number(target) => arrive::ring(&app, &target, &ring, &control(&app, &target)).await?,
     };
     Ok(answer(&app, welcome, VOICE))
 }
@@ -195,12 +192,12 @@ async fn voice_fallback(State(app): State<Arc<App>>, arrived: Arrived) -> Result
     let welcome = match (believed.about, trouble.unanswered) {
         // The process that was asked is gone; this one answers in its place.
         (About::Call(handle), true) => arrive::go(handle),
-        (About::Number(target), true) => {
-            arrive::ring(&app, &target, &trouble.ring).await.unwrap_or_else(|error| {
+        (About::Number(target), true) => arrive::ring(&app, &target, &trouble.ring, &control(&app, &target))
+            .await
+            .unwrap_or_else(|error| {
                 tracing::error!(error = chain(&error), "A caller gets an apology: the store failed");
                 arrive::sorry(&target.number.forward_to)
-            })
-        }
+            }),
         // The same answer would fail again.
         (About::Call(handle), false) => {
             handle.tell(Letter::NoMedia);
@@ -233,7 +230,9 @@ async fn media_over(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Res
             }
             welcome
         }
-        About::Number(target) => arrive::again(&app, &target, &over.carrier_call).await?,
+        About::Number(target) => {
+            arrive::again(&app, &target, &over.carrier_call, &control(&app, &target)).await?
+        }
     };
     Ok(answer(&app, welcome, MEDIA_OVER))
 }
@@ -313,5 +312,5 @@ async fn introduce(app: Arc<App>, handle: Arc<Handle>, mut socket: WebSocket) {
         tracing::warn!(call.id = %handle.id, "Media socket closed: its ticket is missing, used, late, or another call's");
         return;
     }
-    handle.tell(Letter::Line(Box::new(Line::new(socket, reader, &started.stream))));
+    handle.tell(Letter::Line(Box::new(Line::twilio(socket, reader, &started.stream))));
 }

@@ -128,6 +128,9 @@ const CASES: &[Case] = cases! {
     (connection_secret, Organization, NotFound): |t| {
         t.store.connection_secret(&t.intruder, &t.victim.tenant.connection.id)
     };
+    (forget_earlier_secret, Organization, NotFound): |t| {
+        t.store.forget_earlier_secret(&t.intruder, &t.victim.tenant.connection.id)
+    };
     (connections, Organization, Own): |t| t.store.connections(&t.intruder, &page());
     (conversation, Workspace, NotFound): |t| t.store.conversation(&t.intruder, &t.victim.call);
     (conversations, Workspace, Own): |t| t.store.conversations(&t.intruder, &page());
