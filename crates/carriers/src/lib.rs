@@ -3,6 +3,7 @@
 
 mod numbers;
 mod public_url;
+pub mod sip;
 pub mod twilio;
 
 use offhook_core::{E164, Pii, Secret};
