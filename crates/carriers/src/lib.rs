@@ -6,6 +6,7 @@ mod http;
 mod numbers;
 mod public_url;
 pub mod telnyx;
+pub mod sip;
 pub mod twilio;
 
 use offhook_core::{E164, Pii, Secret};
