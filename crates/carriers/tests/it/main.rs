@@ -5,4 +5,5 @@ mod rest;
 mod sip_calls;
 mod sip_guard;
 mod sip_peer;
+mod sip_trunks;
 mod stand_in;
