@@ -135,7 +135,7 @@ enum Labels {
 /// The session keys of one kind of packets, one way.
 enum Keys {
     Cm { aes: Aes128, salt: [u8; 14], mac: Hmac<Sha1>, tag_bytes: usize },
-    Gcm { gcm: Box<Aes128Gcm>, salt: [u8; 12] },
+    Gcm { gcm: Aes128Gcm, salt: [u8; 12] },
 }
 
 impl Keys {
@@ -162,10 +162,9 @@ impl Keys {
                 mac: Hmac::new_from_slice(auth).expect("HMAC takes a key of any length"),
                 tag_bytes: suite.tag_bytes(labels),
             },
-            Suite::AeadAes128Gcm => Keys::Gcm {
-                gcm: Box::new(Aes128Gcm::new(&key.into())),
-                salt: std::array::from_fn(|i| salt[i]),
-            },
+            Suite::AeadAes128Gcm => {
+                Keys::Gcm { gcm: Aes128Gcm::new(&key.into()), salt: std::array::from_fn(|i| salt[i]) }
+            }
         }
     }
 }
