@@ -6,6 +6,7 @@ mod rest;
 mod sip_calls;
 mod sip_guard;
 mod sip_peer;
+mod sip_trunks;
 mod stand_in;
 mod twilio_account;
 mod twilio_check;
