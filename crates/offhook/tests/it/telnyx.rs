@@ -14,6 +14,7 @@ on_both!(
     a_call_is_answered_understood_and_hung_up,
     talking_over_the_agent_cuts_it_and_its_goodbye_ends_the_call,
     kill_minus_nine_and_the_call_goes_on,
+    a_process_that_is_replaced_leaves_its_call_to_the_next,
 );
 
 const NUMBER: &str = "+15550100088";
@@ -203,6 +204,58 @@ async fn kill_minus_nine_and_the_call_goes_on(place: Place) {
     assert_eq!((kept.ended_reason.as_str(), line.house.calls().await.len()), ("caller_hung_up", 1));
     assert_eq!(kept.of("member"), [QUESTION, "And the story of your shop?"]);
     assert_eq!(kept.of("agent"), [GREETING, ANSWER, STORY]);
+    line.close().await;
+}
+
+async fn a_process_that_is_replaced_leaves_its_call_to_the_next(place: Place) {
+    let mut line = Line::open(place).await;
+    let caller = line.ring();
+    caller.greeted().await;
+    caller.ask(QUESTION).await;
+    line.house.replace().await;
+    caller.until_sockets(2).await;
+    caller.ask("And the story of your shop?").await;
+    caller.hang_up().await;
+    let kept = line.house.kept(&caller.call).await;
+    assert_eq!(kept.ended_reason, "caller_hung_up");
+    assert_eq!(kept.of("agent"), [GREETING, ANSWER, STORY]);
+    line.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_rings_at_a_process_that_stops_is_no_call_of_its_own_nor_left_ringing() {
+    let mut line = Line::open(Place::sqlite()).await;
+    let open = line.ring();
+    open.greeted().await;
+    line.house.ask_to_stop().await;
+    let (late, told) = loop {
+        let late = line.ring();
+        match line.answered_to(&late, "call.initiated").await {
+            Some(204) => late.phone.hang_up(),
+            told => break (late, told),
+        }
+    };
+    assert_eq!(told, Some(503), "another process may answer it");
+    assert_eq!(late.call.until_over(LIMIT).await.unwrap().cause, HangupCause::UserBusy);
+    open.phone.hang_up();
+    line.house.start_again().await;
+    let next = line.ring();
+    next.greeted().await;
+    next.hang_up().await;
+    line.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_node_goes_on_with_the_call_of_a_dead_one() {
+    let mut line = Line::open(Place::sqlite()).await;
+    let caller = line.ring();
+    caller.greeted().await;
+    line.house.kill_and_start("two").await;
+    caller.until_sockets(2).await;
+    caller.ask(QUESTION).await;
+    caller.hang_up().await;
+    let kept = line.house.kept(&caller.call).await;
+    assert_eq!((kept.of("member"), kept.of("agent")), (vec![QUESTION], vec![GREETING, ANSWER]));
     line.close().await;
 }
 
