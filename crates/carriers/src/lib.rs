@@ -5,8 +5,8 @@ mod account;
 mod http;
 mod numbers;
 mod public_url;
-pub mod telnyx;
 pub mod sip;
+pub mod telnyx;
 pub mod twilio;
 
 use offhook_core::{E164, Pii, Secret};
