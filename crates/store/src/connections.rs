@@ -40,6 +40,9 @@ pub struct MissingKey {
     pub connections: Vec<String>,
 }
 
+/// The most connections of one kind that are read at once.
+const CONNECTIONS_OF_KIND_MAX: u64 = 10_000;
+
 impl Store {
     /// Adds a connection, unchecked.
     pub async fn create_connection(
@@ -152,6 +155,24 @@ impl Store {
             .on_taken("connection", "a number uses it")?;
         self.audit(&tx, scope, "connection.delete", id, json!({ "name": row.name })).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// The connections of a kind, of all organizations, each with its credentials where they can be opened. The system's own.
+    pub async fn connections_of_kind(
+        &self,
+        kind: &str,
+    ) -> Result<Vec<(Connection, Option<Secret<String>>)>, StoreError> {
+        let rows = connection::Entity::find()
+            .filter(connection::Column::Kind.eq(kind))
+            .order_by_asc(connection::Column::Id)
+            .limit(CONNECTIONS_OF_KIND_MAX)
+            .all(self.read())
+            .await?;
+        let opened = rows.into_iter().filter_map(|row| {
+            let secret = self.unseal(&row).ok().flatten();
+            Connection::try_from(row).ok().map(|connection| (connection, secret))
+        });
+        Ok(opened.collect())
     }
 
     /// Which keys are wanted to open all credentials and were not given. The system's own.

@@ -12,7 +12,7 @@ use offhook_core::{AgentId, ConnectionId, E164, PhoneNumberId, Secret};
 use sea_orm::sea_query::{Cond, Condition, Expr, IntoCondition, LockBehavior, LockType};
 use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    IntoActiveModel, JoinType, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    IntoActiveModel, JoinType, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, SelectTwo,
 };
 use serde_json::{Value, json};
 use std::error::Error;
@@ -70,6 +70,18 @@ impl RingTarget {
     pub fn secrets(&self) -> impl Iterator<Item = &Secret<String>> {
         self.secret.iter().chain(&self.earlier_secret)
     }
+}
+
+fn ring_claims() -> SelectTwo<phone_number::Entity, connection::Entity> {
+    phone_number::Entity::find()
+        .join(
+            JoinType::InnerJoin,
+            phone_number::Entity::belongs_to(connection::Entity)
+                .from(phone_number::Column::Connection)
+                .to(connection::Column::Id)
+                .into(),
+        )
+        .select_also(connection::Entity)
 }
 
 impl Store {
@@ -239,20 +251,25 @@ impl Store {
         account: Option<&str>,
         e164: &E164,
     ) -> Result<Vec<RingTarget>, StoreError> {
-        let mut claims = phone_number::Entity::find()
-            .join(
-                JoinType::InnerJoin,
-                phone_number::Entity::belongs_to(connection::Entity)
-                    .from(phone_number::Column::Connection)
-                    .to(connection::Column::Id)
-                    .into(),
-            )
-            .select_also(connection::Entity)
+        let mut claims = ring_claims()
             .filter(phone_number::Column::E164.eq(e164.as_str()))
             .filter(connection::Column::Kind.eq(kind));
         if let Some(account) = account {
             claims = claims.filter(connection::Column::Account.eq(account));
         }
+        self.ring_targets(claims).await
+    }
+
+    /// Whom a call may belong to that came over a connection and names no number: one for each of its numbers, the oldest first.
+    /// The system's own.
+    pub async fn numbers_behind(&self, connection: &ConnectionId) -> Result<Vec<RingTarget>, StoreError> {
+        self.ring_targets(ring_claims().filter(connection::Column::Id.eq(connection.as_str()))).await
+    }
+
+    async fn ring_targets(
+        &self,
+        claims: SelectTwo<phone_number::Entity, connection::Entity>,
+    ) -> Result<Vec<RingTarget>, StoreError> {
         let claims =
             claims.order_by_asc(phone_number::Column::Id).limit(RING_TARGETS_MAX).all(self.read()).await?;
         let mut targets = Vec::with_capacity(claims.len());

@@ -1,9 +1,9 @@
 //! One installation: the `offhook` command as a child process behind a door, a simulated carrier, simulated providers.
 
 use crate::door::Door;
-use crate::line::Caller;
+use crate::line::{Caller, Leg};
 use offhook_core::Secret;
-use offhook_sim::carrier::twilio::{CallOrder, OwnedNumber, SimCall, TwilioSettings, TwilioSim};
+use offhook_sim::carrier::twilio::{CallOrder, OwnedNumber, TwilioSettings, TwilioSim};
 use offhook_sim::provider::{ProviderSim, ProviderSimSettings};
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
@@ -248,14 +248,17 @@ impl House {
     }
 
     /// The id of a call that has at least begun.
-    pub async fn id_of(&self, call: &SimCall) -> String {
+    pub async fn id_of(&self, call: &impl Leg) -> String {
         let rows = self.calls().await;
-        let row = rows.iter().find(|row| row["carrier_call"] == call.sid());
-        row.unwrap_or_else(|| panic!("{} is not among {rows:?}", call.sid()))["id"].as_str().unwrap().into()
+        let row = rows.iter().find(|row| row["carrier_call"] == call.carrier_call());
+        row.unwrap_or_else(|| panic!("{} is not among {rows:?}", call.carrier_call()))["id"]
+            .as_str()
+            .unwrap()
+            .into()
     }
 
     /// What is kept of a call that is over.
-    pub async fn kept(&self, call: &SimCall) -> Kept {
+    pub async fn kept(&self, call: &impl Leg) -> Kept {
         self.kept_as(&self.id_of(call).await).await
     }
 

@@ -3,8 +3,8 @@
 use crate::house::LIMIT;
 use offhook_media::LINE_RATE_HZ;
 use offhook_media::level::{Voiced, gaps, voiced_spans};
-use offhook_sim::carrier::twilio::{CallStatus, SimCall};
-use offhook_sim::carrier::{Party, Phone, What};
+use offhook_sim::carrier::twilio::{self, CallStatus};
+use offhook_sim::carrier::{Party, Phone, What, telnyx};
 use offhook_sim::provider::{heard_words, utterance};
 use std::time::Duration;
 
@@ -13,11 +13,29 @@ const LETTERS_PER_SECOND: f64 = 18.0;
 /// Silence that tells a caller that the agent is done.
 const QUIET_MS: u64 = 700;
 
-/// Somebody on the phone.
+/// Somebody on the phone, over a carrier.
 #[derive(Clone)]
-pub struct Caller {
-    pub call: SimCall,
+pub struct Caller<C = twilio::SimCall> {
+    pub call: C,
     pub phone: Phone,
+}
+
+/// A call as a simulated carrier has it.
+pub trait Leg {
+    /// The carrier's id of it.
+    fn carrier_call(&self) -> &str;
+}
+
+impl Leg for twilio::SimCall {
+    fn carrier_call(&self) -> &str {
+        self.sid()
+    }
+}
+
+impl Leg for telnyx::SimCall {
+    fn carrier_call(&self) -> &str {
+        self.control_id()
+    }
 }
 
 /// A text as the caller speaks it.
@@ -31,10 +49,24 @@ pub fn words(text: &str) -> Vec<String> {
 }
 
 impl Caller {
-    pub fn of(call: SimCall) -> Caller {
+    pub fn of(call: twilio::SimCall) -> Caller {
         Caller { phone: call.phone(), call }
     }
 
+    /// Puts the receiver down.
+    pub async fn hang_up(&self) {
+        self.phone.hang_up();
+        assert_eq!(self.call.until_over(LIMIT).await, Ok(CallStatus::Completed));
+    }
+
+    /// Waits until the other side has hung up.
+    pub async fn until_hung_up_on(&self) {
+        self.until_agent_hangs_up().await;
+        assert_eq!(self.call.until_over(LIMIT).await, Ok(CallStatus::Completed));
+    }
+}
+
+impl<C> Caller<C> {
     /// Waits for something on the line.
     pub async fn until(&self, what: &str, condition: impl Fn(&Phone) -> bool) {
         if let Err(error) = self.phone.until(LIMIT, condition).await {
@@ -82,19 +114,12 @@ impl Caller {
         done_ms
     }
 
-    /// Puts the receiver down.
-    pub async fn hang_up(&self) {
-        self.phone.hang_up();
-        assert_eq!(self.call.until_over(LIMIT).await, Ok(CallStatus::Completed));
-    }
-
-    /// Waits until the other side has hung up.
-    pub async fn until_hung_up_on(&self) {
+    /// Waits until the agent has put the receiver down.
+    pub async fn until_agent_hangs_up(&self) {
         let by_agent = |what: &What| *what == What::HungUp { by: Party::Agent };
         if let Err(error) = self.phone.until_event(LIMIT, by_agent).await {
             panic!("the agent hangs up: {error}; heard {:?}; {:#?}", self.heard(), self.phone.history());
         }
-        assert_eq!(self.call.until_over(LIMIT).await, Ok(CallStatus::Completed));
     }
 
     /// Every word that was heard so far, the last perhaps in part.

@@ -16,3 +16,4 @@ mod sip;
 mod softphone;
 mod strangers;
 mod survival;
+mod telnyx;

@@ -28,6 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How often Telnyx tells a thing that nobody takes, by what is known.
+const ATTEMPTS: u32 = 3;
 /// How often it is looked whether the call of a caller who is held can go on.
 const HOLD: Duration = Duration::from_secs(1);
 /// How long a caller is held: as long as a lease of another process may last.
@@ -73,11 +75,15 @@ async fn voice(State(app): State<Arc<App>>, arrived: Arrived) -> Result<StatusCo
     match about {
         About::Number(target) => {
             let Event::Rings(ring) = webhook.event else { return Ok(StatusCode::NO_CONTENT) };
-            // Telnyx asks the failover URL, or once more.
-            if app.around.registry.is_draining() {
+            let stopping = app.around.registry.is_draining();
+            // Telnyx tells the failover URL, or tells it again.
+            if stopping && webhook.attempt < ATTEMPTS {
                 return Err(Refused::Stopping);
             }
-            tokio::spawn(receive(app, target, ring));
+            match stopping {
+                true => tokio::spawn(turn_away(app, target, ring)),
+                false => tokio::spawn(receive(app, target, ring)),
+            };
         }
         About::Call(handle) if handle.is_new(&webhook.id) => happened(&app, &handle, webhook.event),
         About::Forwarded(forwarded) if matches!(webhook.event, Event::HungUp(_)) => forwarded.is_over(),
@@ -166,6 +172,15 @@ async fn receive(app: Arc<App>, target: Box<RingTarget>, ring: Box<Ring>) {
             tracing::error!(call.id = %handle.id, error = chain(error), "A call could not be answered");
             handle.tell(Letter::NoMedia);
         }
+    }
+}
+
+/// This process stops, and nobody else was there: another phone rings, or the caller hears that we are engaged.
+async fn turn_away(app: Arc<App>, target: Box<RingTarget>, ring: Box<Ring>) {
+    let carrier = CarrierControl::open(&app, &target.connection, target.secret.as_ref());
+    let welcome = target.number.forward_to.map_or(Welcome::Busy, Welcome::Forward);
+    if let Err(error) = carrier.lead(&ring.carrier_call, &welcome).await {
+        tracing::warn!(error = chain(&error), "A caller could not be turned away");
     }
 }
 
