@@ -3,7 +3,13 @@
 mod contract;
 mod rest;
 mod stand_in;
+mod telnyx_account;
+mod telnyx_calls;
+mod telnyx_check;
+mod telnyx_contract;
 mod telnyx_media;
+mod telnyx_numbers;
+mod telnyx_routing;
 mod telnyx_webhook;
 mod twilio_account;
 mod twilio_check;
