@@ -382,6 +382,66 @@ struct Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::sync::LazyLock;
+
+    static HTTP: LazyLock<Client> = LazyLock::new(|| {
+        // Another test of this binary may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Client::new()
+    });
+
+    fn account(base: &str) -> Twilio {
+        let token = Credentials::AuthToken(Secret::new("0123456789abcdef".into()));
+        Twilio::new(HTTP.clone(), base.parse().unwrap(), "AC1", token).unwrap()
+    }
+
+    #[test]
+    fn each_product_has_its_host_where_the_account_is() {
+        let at = |base: &str| account(base).on(Host::Trunking, &["v1", "Trunks"]).to_string();
+        assert_eq!(at("https://api.twilio.com"), "https://trunking.twilio.com/v1/Trunks");
+        assert_eq!(
+            at("https://api.dublin.ie1.twilio.com"),
+            "https://trunking.dublin.ie1.twilio.com/v1/Trunks"
+        );
+        assert_eq!(at("http://127.0.0.1:9/sim/"), "http://127.0.0.1:9/sim/v1/Trunks");
+        assert_eq!(
+            at("https://api.twilio.com.evil.example"),
+            "https://api.twilio.com.evil.example/v1/Trunks"
+        );
+    }
+
+    #[test]
+    fn only_twilio_is_asked_in_other_regions() {
+        let host =
+            |base: &str, region: &str| account(base).in_region(region).map(|there| there.base.to_string());
+        assert_eq!(host("https://api.twilio.com", "ie1").unwrap(), "https://api.dublin.ie1.twilio.com/");
+        assert_eq!(host("https://api.sydney.au1.twilio.com", "us1").unwrap(), "https://api.twilio.com/");
+        for (base, region) in [
+            ("https://api.twilio.com", "us1"),
+            ("https://api.ashburn.us1.twilio.com", "us1"),
+            ("https://api.dublin.ie1.twilio.com", "ie1"),
+            ("http://127.0.0.1:9", "ie1"),
+            ("https://proxy.example", "ie1"),
+        ] {
+            assert_eq!(host(base, region), None, "{base} {region}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_page_is_where_the_list_is(
+            next in r"(https?:)?(//)?([a-z@:.]{0,12}(evil\.example|api\.twilio\.com)?)/(2010-04-01|v1|v2)?[a-z0-9@:/?&=.%\\-]{0,20}|.{0,30}",
+        ) {
+            for base in ["https://api.twilio.com", "http://127.0.0.1:9/sim"] {
+                if let Some(page) = account(base).page_url(Host::Monitor, &next) {
+                    let home = account(base).on(Host::Monitor, &[]);
+                    prop_assert_eq!(page.origin(), home.origin());
+                    prop_assert_eq!((page.username(), page.password()), ("", None));
+                }
+            }
+        }
+    }
 
     #[test]
     fn region_and_edge_go_together() {

@@ -136,6 +136,14 @@ impl Twilio {
         }
     }
 
+    /// Removes a trunk with its addresses; that it is gone already is no error. Numbers that were on it have none then.
+    pub async fn remove_trunk(&self, trunk: &str) -> Result<(), CarrierError> {
+        match self.delete(Area::Voice, self.on(Host::Trunking, &["v1", "Trunks", trunk])).await {
+            Ok(()) | Err(CarrierError::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn trunk_named(&self, name: &str) -> Result<Option<TrunkResource>, CarrierError> {
         let url = self.trunking_list(&["v1", "Trunks"]);
         let trunks: Vec<TrunkResource> =
