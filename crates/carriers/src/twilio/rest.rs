@@ -33,6 +33,12 @@ pub fn is_account(id: &str) -> bool {
     digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Whether this can be the id of an API key: `SK` and 32 hexadecimal digits.
+pub fn is_api_key(id: &str) -> bool {
+    let digits = id.strip_prefix("SK").unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// One account at Twilio.
 #[derive(Clone, Debug)]
 pub struct Twilio {

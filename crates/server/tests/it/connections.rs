@@ -13,17 +13,16 @@ on_both!(a_connection_is_made_changed_listed_and_removed, a_secret_goes_in_and_n
 async fn a_connection_is_made_changed_listed_and_removed(house: House) {
     let new = json!({
         "kind": "twilio", "name": "Main line", "account": "AC00000000000000000000000000000001", "secret": "the auth token",
-        "config": { "region": "ie1", "edge": "dublin" },
+        "config": { "api_base": "http://127.0.0.1:9/one" },
     });
     let made = house.post("/api/connections", new).await;
     made.check(&expect![[r#"
         201 Created
         {
           "account": "AC00000000000000000000000000000001",
-          "checked_at": null,
+          "checked_at": "<time>",
           "config": {
-            "edge": "dublin",
-            "region": "ie1"
+            "api_base": "http://127.0.0.1:9/one"
           },
           "created_at": "<time>",
           "id": "con_…",
@@ -31,28 +30,30 @@ async fn a_connection_is_made_changed_listed_and_removed(house: House) {
           "name": "Main line",
           "revision": 1,
           "secret": "••••",
-          "status": "unchecked",
-          "status_reason": null,
+          "status": "error",
+          "status_reason": "the carrier cannot be reached: it did not answer; check the network between here and the carrier",
           "updated_at": "<time>"
         }
     "#]]);
     let path = format!("/api/connections/{}", made.id());
     let changed =
-        house.patch(&path, json!({ "name": "Second line", "config": {}, "secret": "the US token" })).await;
+        house.patch(&path, json!({ "name": "Second line", "config": { "api_base": "http://127.0.0.1:9" }, "secret": "the other token" })).await;
     changed.check(&expect![[r#"
         200 OK
         {
           "account": "AC00000000000000000000000000000001",
-          "checked_at": null,
-          "config": {},
+          "checked_at": "<time>",
+          "config": {
+            "api_base": "http://127.0.0.1:9"
+          },
           "created_at": "<time>",
           "id": "con_…",
           "kind": "twilio",
           "name": "Second line",
           "revision": 2,
           "secret": "••••",
-          "status": "unchecked",
-          "status_reason": null,
+          "status": "error",
+          "status_reason": "the carrier cannot be reached: it did not answer; check the network between here and the carrier",
           "updated_at": "<time>"
         }
     "#]]);
