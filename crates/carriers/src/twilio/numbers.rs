@@ -1,7 +1,8 @@
 //! Numbers of a Twilio account: bought, pointed to our pages and given back as they were.
 //! It knows what wins over what in a number's settings; who may have a number, and for what, is decided elsewhere.
 
-use super::rest::{Harm, Host, Twilio, unreadable};
+use super::rest::{Host, Twilio};
+use crate::http::Harm;
 use crate::{Area, Bought, CarrierError, OurHooks, OwnNumber, Routing};
 use offhook_core::E164;
 use offhook_core::entity::Capability;
@@ -154,7 +155,7 @@ impl Twilio {
         let number = serde_json::from_slice(&body).ok().and_then(own_number);
         match number.filter(|number| number.e164 == *e164) {
             Some(_) => Ok(Bought::Done),
-            None => Err(unreadable(Harm::Possible)),
+            None => Err(Harm::Possible.unreadable()),
         }
     }
 
@@ -186,7 +187,7 @@ impl Twilio {
             self.change(Area::Numbers, self.number_url(id), &form).await?;
         }
         let now = self.read(Area::Numbers, self.number_url(id)).await?;
-        own_number(now).ok_or_else(|| unreadable(Harm::None))
+        own_number(now).ok_or_else(|| Harm::None.unreadable())
     }
 
     /// Gives a number back to Twilio, for good; that it is gone already is no error.
