@@ -1,9 +1,10 @@
 //! The rows of the store as plain structs, under the names that the whole project uses for them. They do not know how they are
 //! stored or shown: the store has its own rows, the API its own JSON. Wall times are µs since 1970 UTC, money is in millionths.
 
+use crate::provisioning::{Provisioning, Settings};
 use crate::{
-    AgentId, AgentVersionId, ApiKeyId, ConnectionId, ConversationId, E164, MessageId, OrganizationId,
-    PhoneNumberId, Pii, ToolCallId, WorkspaceId,
+    AgentId, AgentVersionId, ApiKeyId, ConnectionId, ConversationId, E164, MessageId, OperationId,
+    OrganizationId, PhoneNumberId, Pii, ToolCallId, WorkspaceId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,7 +63,7 @@ pub struct ApiKey {
 }
 
 /// The kinds of connection that numbers are reached through.
-pub const CARRIERS: &[&str] = &["twilio"];
+pub const CARRIERS: &[&str] = &["twilio", "telnyx", "sip"];
 
 /// Whether a connection of this kind is an account at a carrier.
 pub fn is_carrier(kind: &str) -> bool {
@@ -121,16 +122,88 @@ pub struct PhoneNumber {
     pub forward_to: Option<E164>,
     /// Who answers.
     pub inbound_agent: Option<AgentId>,
+    /// How it came here.
+    pub source: NumberSource,
+    /// Where its calls are sent, where that was set by us.
+    pub route: Option<NumberRoute>,
+    /// What is being done to it at the carrier; nothing else may be begun meanwhile.
+    pub operation: Option<OperationId>,
     /// Whether it answers.
     pub status: NumberStatus,
     /// Why it does not.
     pub status_reason: Option<String>,
+    /// When it was last looked where its calls are sent.
+    pub checked_at_us: Option<i64>,
     /// Grows with every change; a change names the revision it is based on.
     pub revision: i64,
     /// When it was made.
     pub created_at_us: i64,
     /// When its settings last changed.
     pub updated_at_us: i64,
+}
+
+/// Where a number's calls are sent, in the carrier's own words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NumberRoute {
+    /// What leads here.
+    pub ours: Settings,
+    /// What led there before; it is given back when the number goes.
+    pub previous: Settings,
+    /// Whether it leads here now, as far as we have set it.
+    pub leads_here: bool,
+}
+
+/// Something that is done to numbers at their carrier, step by step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its id.
+    pub id: OperationId,
+    /// Where it belongs.
+    pub workspace: WorkspaceId,
+    /// What is done.
+    pub kind: OperationKind,
+    /// How far it is.
+    pub status: OperationStatus,
+    /// Why it did not come to what was wanted.
+    pub reason: Option<String>,
+    /// The agent that is started or stopped.
+    pub agent: Option<AgentId>,
+    /// The connection that is removed.
+    pub connection: Option<ConnectionId>,
+    /// What is done to each number.
+    pub lines: Vec<OperationLine>,
+    /// When it began.
+    pub created_at_us: i64,
+    /// When it ended.
+    pub ended_at_us: Option<i64>,
+}
+
+/// What an operation does to one number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperationLine {
+    /// The number, which may be gone since.
+    pub number: PhoneNumberId,
+    /// Its number.
+    pub e164: E164,
+    /// The carrier account it is reached through.
+    pub connection: ConnectionId,
+    /// How far it is.
+    pub machine: Provisioning,
+}
+
+/// One request to a carrier within an operation, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationStep {
+    /// When it was begun.
+    pub at_us: i64,
+    /// When it was answered.
+    pub ended_at_us: i64,
+    /// The number; none for what concerns all of them.
+    pub e164: Option<E164>,
+    /// What was done, in words.
+    pub what: String,
+    /// What went wrong, in words.
+    pub error: Option<String>,
 }
 
 /// Who talks: a name that stays, and a current version that does not.
@@ -414,6 +487,43 @@ words! {
         Inactive = "inactive",
         /// The carrier refused it.
         Error = "error",
+    }
+    /// How a number came here.
+    NumberSource, "number source" {
+        /// It was bought from here.
+        Managed = "managed",
+        /// It was the account's before.
+        Byo = "byo",
+        /// It is a line of a SIP trunk.
+        Sip = "sip",
+    }
+    /// What is done to numbers at their carrier.
+    OperationKind, "kind of operation" {
+        /// A number is bought.
+        Buy = "buy",
+        /// A number of the account is pointed here.
+        Import = "import",
+        /// A number is given back as it was.
+        Remove = "remove",
+        /// A number is let go for good.
+        Release = "release",
+        /// A number that leads elsewhere is pointed here again.
+        TakeBack = "take_back",
+        /// An agent's lines are brought up.
+        Start = "start",
+        /// An agent's lines are taken down.
+        Stop = "stop",
+        /// A connection goes, and its numbers are given back.
+        Disconnect = "disconnect",
+    }
+    /// How far an operation is.
+    OperationStatus, "operation status" {
+        /// It goes on.
+        Running = "running",
+        /// It came to what was wanted.
+        Done = "done",
+        /// It did not.
+        Failed = "failed",
     }
     /// What a number can carry.
     Capability, "capability" {

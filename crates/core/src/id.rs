@@ -86,6 +86,8 @@ ids! {
     ConnectionId = "con", "a connection's";
     /// A phone number and its settings.
     PhoneNumberId = "num", "a phone number's";
+    /// Something that is done to numbers at their carrier.
+    OperationId = "opr", "an operation's";
     /// An agent.
     AgentId = "agt", "an agent's";
     /// One saved state of an agent.

@@ -9,11 +9,12 @@ mod language;
 pub mod limits;
 mod phone;
 mod pii;
+pub mod provisioning;
 
 pub use chat::{ChatMessage, ToolRequest, ToolSpec};
 pub use id::{
-    AgentId, AgentVersionId, ApiKeyId, ConnectionId, ConversationId, MessageId, NotAnId, OrganizationId,
-    PhoneNumberId, ToolCallId, WorkspaceId,
+    AgentId, AgentVersionId, ApiKeyId, ConnectionId, ConversationId, MessageId, NotAnId, OperationId,
+    OrganizationId, PhoneNumberId, ToolCallId, WorkspaceId,
 };
 pub use language::{Language, NotALanguage};
 pub use phone::{E164, NotE164};

@@ -24,6 +24,7 @@ const LEASE_S: RangeInclusive<u32> = 1..=3_600;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub server: Server,
+    pub sip: Sip,
     pub log: Log,
     pub demo: Demo,
 }
@@ -41,6 +42,18 @@ pub struct Server {
     pub drain_s: u64,
     pub rehearse: bool,
     pub workers: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sip {
+    pub udp: String,
+    pub tcp: String,
+    pub tls: String,
+    pub certificate: String,
+    pub certificate_key: String,
+    pub public_host: String,
+    pub rtp_ports: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -126,7 +139,7 @@ struct Variable {
 
 impl Variable {
     fn all() -> Vec<Variable> {
-        let sections = ["server.", "log.", "demo."];
+        let sections = ["server.", "sip.", "log.", "demo."];
         Env::prefixed("OFFHOOK_")
             .iter()
             .map(|(name, value)| (name.as_str().to_ascii_lowercase().replacen('_', ".", 1), value))

@@ -36,8 +36,8 @@ enum Command {
     Carrier(commands::carrier::Args),
     /// Make an API key
     Key(commands::key::Args),
-    /// See to the keys that seal credentials
-    Vault(commands::vault::Args),
+    /// See to the installation: rotate the key that seals credentials, and more
+    Admin(commands::admin::Args),
 }
 
 fn main() -> Result<()> {
@@ -59,7 +59,7 @@ fn main() -> Result<()> {
             Command::Apply(args) => commands::apply::run(args).await,
             Command::Carrier(args) => commands::carrier::run(args).await,
             Command::Key(args) => commands::key::run(args).await,
-            Command::Vault(args) => commands::vault::run(args).await,
+            Command::Admin(args) => commands::admin::run(args).await,
         }
     })
 }

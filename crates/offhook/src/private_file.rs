@@ -26,7 +26,22 @@ pub fn read_or_create(path: &Path, secret: Secret<String>) -> Result<Secret<Stri
     Ok(read(path)?.unwrap_or(secret))
 }
 
+/// Writes the file anew: whoever reads it meanwhile has the old text or the new one, whole.
+pub fn replace(path: &Path, secret: &Secret<String>) -> Result<()> {
+    written(path, secret, |unfinished| std::fs::rename(unfinished, path))
+        .with_context(|| format!("{} cannot be written", path.display()))
+}
+
 fn create(path: &Path, secret: &Secret<String>) -> std::io::Result<()> {
+    written(path, secret, |unfinished| put_in_place(unfinished, path))
+}
+
+/// Writes a secret beside a file, then lets it be put in the file's place.
+fn written(
+    path: &Path,
+    secret: &Secret<String>,
+    put: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let unfinished = path.with_file_name(name);
@@ -37,7 +52,7 @@ fn create(path: &Path, secret: &Secret<String>) -> std::io::Result<()> {
     let written = options
         .open(&unfinished)
         .and_then(|mut file| writeln!(file, "{}", secret.expose()).and_then(|()| file.sync_all()))
-        .and_then(|()| put_in_place(&unfinished, path));
+        .and_then(|()| put(&unfinished));
     let _ = std::fs::remove_file(&unfinished);
     written
 }

@@ -9,6 +9,7 @@
 use bytes::Bytes;
 use offhook_core::call::Anchor;
 use offhook_core::{ChatMessage, Language, Secret, ToolRequest, ToolSpec};
+use offhook_media::coding::Coding;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,15 @@ pub enum AudioFormat {
         /// Samples a second.
         rate_hz: u32,
     },
+}
+
+impl From<AudioFormat> for Coding {
+    fn from(format: AudioFormat) -> Coding {
+        match format {
+            AudioFormat::Mulaw => Coding::MU_LAW,
+            AudioFormat::Linear16 { rate_hz } => Coding::Linear { rate_hz },
+        }
+    }
 }
 
 /// What holds for all that is asked of a provider: one connection's settings.

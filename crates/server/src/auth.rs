@@ -23,6 +23,7 @@ pub const ROUTES: &[(Method, &str, Role)] = &[
     (Method::GET, "/api/connections/{id}", Viewer),
     (Method::PATCH, "/api/connections/{id}", Admin),
     (Method::DELETE, "/api/connections/{id}", Admin),
+    (Method::DELETE, "/api/connections/{id}/earlier-secret", Admin),
     (Method::POST, "/api/connections/{id}/check", Admin),
     (Method::GET, "/api/phone-numbers", Viewer),
     (Method::POST, "/api/phone-numbers", Editor),

@@ -2,14 +2,65 @@
 //! connections are kept, or what goes through them.
 
 use crate::agent::OFFLINE;
-use crate::carrier::TwilioConfig;
+use crate::carrier::twilio::TwilioConfig;
 use offhook_carriers::twilio::{api_host, is_account};
 use offhook_core::Secret;
 use offhook_core::entity::is_carrier;
 use offhook_providers::{self as providers, ProviderSettings, SettingsError};
 use offhook_store::ConnectionSpec;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
+
+/// What is sealed for a Twilio connection: the auth token, which signs webhooks, and perhaps an API key, which the REST interface is
+/// asked with then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TwilioSecret {
+    /// The account's primary auth token.
+    pub auth_token: Secret<String>,
+    /// Id and secret of an API key.
+    pub api_key: Option<(String, Secret<String>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TokenAndKey {
+    auth_token: String,
+    api_key_sid: String,
+    api_key_secret: String,
+}
+
+impl TwilioSecret {
+    /// Reads what was sealed: a token, or a token and a key.
+    pub fn read(sealed: &Secret<String>) -> Self {
+        let text = sealed.expose();
+        match serde_json::from_str::<TokenAndKey>(text) {
+            Ok(both) if text.starts_with('{') => TwilioSecret {
+                auth_token: Secret::new(both.auth_token),
+                api_key: Some((both.api_key_sid, Secret::new(both.api_key_secret))),
+            },
+            _ => TwilioSecret { auth_token: sealed.clone(), api_key: None },
+        }
+    }
+
+    /// The text that is sealed.
+    pub fn text(&self) -> Secret<String> {
+        let Some((sid, secret)) = &self.api_key else { return self.auth_token.clone() };
+        let both = TokenAndKey {
+            auth_token: self.auth_token.expose().clone(),
+            api_key_sid: sid.clone(),
+            api_key_secret: secret.expose().clone(),
+        };
+        Secret::new(serde_json::to_string(&both).expect("texts are JSON"))
+    }
+}
+
+/// What a carrier's webhooks are signed with, where it is one of the secrets.
+pub fn signing_secret(kind: &str, sealed: &Secret<String>) -> Secret<String> {
+    match kind {
+        "twilio" => TwilioSecret::read(sealed).auth_token,
+        _ => sealed.clone(),
+    }
+}
 
 /// Why a connection could not work: which part of it, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -145,6 +196,20 @@ mod tests {
             });
             assert_eq!(refused.as_deref(), Some(field), "{kind} {config}");
         }
+    }
+
+    #[test]
+    fn a_token_and_a_key_are_sealed_as_one_text() {
+        let alone = TwilioSecret { auth_token: Secret::new("token".into()), api_key: None };
+        let key = Some(("SK1".to_owned(), Secret::new("k".to_owned())));
+        let both = TwilioSecret { api_key: key, ..alone.clone() };
+        for secret in [&alone, &both] {
+            assert_eq!(TwilioSecret::read(&secret.text()), *secret);
+            assert_eq!(signing_secret("twilio", &secret.text()).expose(), "token");
+        }
+        assert_eq!(alone.text().expose(), "token");
+        let odd = Secret::new("{not ours".to_owned());
+        assert_eq!(TwilioSecret::read(&odd).auth_token, odd);
     }
 
     #[test]

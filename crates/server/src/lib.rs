@@ -9,6 +9,7 @@ pub mod auth;
 pub mod call;
 pub mod carrier;
 pub mod connection;
+pub mod doctor;
 mod door;
 pub mod hooks;
 pub mod live;

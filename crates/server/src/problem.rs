@@ -134,6 +134,16 @@ impl Problem {
         Problem { detail: format!("{what}: {}", self.detail), ..self }
     }
 
+    /// What is wrong.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The next step.
+    pub fn fix(&self) -> &str {
+        &self.fix
+    }
+
     /// What is wrong and what to do, as one line.
     pub fn sentence(&self) -> String {
         format!("{}; {}", self.detail, self.fix)

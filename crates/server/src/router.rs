@@ -56,6 +56,7 @@ pub fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(connections::list, connections::create))
         .routes(routes!(connections::read, connections::change, connections::delete))
         .routes(routes!(connections::check))
+        .routes(routes!(connections::forget_earlier_secret))
         .routes(routes!(phone_numbers::list, phone_numbers::create))
         .routes(routes!(phone_numbers::read, phone_numbers::change, phone_numbers::delete))
         .routes(routes!(agents::list, agents::create))

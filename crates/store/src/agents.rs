@@ -4,6 +4,7 @@
 use crate::connections::changed_meanwhile;
 use crate::convert::{parse, to_json};
 use crate::error::{OnTaken, StoreError};
+use crate::numbers::{Fault, restate};
 use crate::page::{self, Listed, Page};
 use crate::rows::{agent, agent_version, phone_number, workspace};
 use crate::scope::Scope;
@@ -201,6 +202,9 @@ impl Store {
         if !same_config {
             self.add_version(tx, &after, spec).await?;
         }
+        if after.running != before.running || after.name != before.name {
+            restate_lines(tx, &after.id).await?;
+        }
         self.audit(tx, scope, "agent.save", &after.id, json!({ "before": before, "after": after })).await?;
         Ok(after)
     }
@@ -255,4 +259,13 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+/// Works out anew whether the numbers answer that an agent stands behind.
+pub(crate) async fn restate_lines(tx: &DatabaseTransaction, agent: &AgentId) -> Result<(), StoreError> {
+    let answered = phone_number::Column::InboundAgent.eq(agent.as_str());
+    for number in phone_number::Entity::find().filter(answered).all(tx).await? {
+        restate(tx, &number.id, Fault::Keep).await?;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::numbers::NumberSpec;
 use crate::rows::{agent, connection, phone_number};
 use crate::scope::Scope;
 use crate::{Store, tenant};
-use offhook_core::entity::{Agent, Capability, PhoneNumber};
+use offhook_core::entity::{Agent, Capability, NumberSource, PhoneNumber};
 use offhook_core::{AgentId, ConnectionId, E164};
 use sea_orm::{ColumnTrait, DatabaseTransaction, QueryFilter};
 use serde_json::Value;
@@ -151,7 +151,7 @@ impl Store {
             .one(tx)
             .await?;
         let Some(row) = row else {
-            self.add_number(tx, scope, &spec).await?;
+            self.add_number(tx, scope, &spec, NumberSource::Byo).await?;
             return Ok(Change::Created);
         };
         let before = PhoneNumber::try_from(row)?;

@@ -2,12 +2,12 @@
 
 use crate::convert::to_json;
 use crate::error::{OnTaken, StoreError};
+use crate::keeping::Kept;
 use crate::page::{self, Listed, Page};
 use crate::rows::{connection, phone_number};
 use crate::scope::Scope;
-use crate::vault::Sealed;
 use crate::{Store, tenant};
-use offhook_core::entity::{Connection, ConnectionStatus};
+use offhook_core::entity::{Connection, ConnectionStatus, is_carrier};
 use offhook_core::{ConnectionId, Secret};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
@@ -71,6 +71,22 @@ impl Store {
     ) -> Result<Secret<String>, StoreError> {
         let row = tenant::row::<connection::Entity>(self.read(), scope, id).await?;
         self.unseal(&row)?.ok_or(StoreError::NotFound { what: "secret" })
+    }
+
+    /// From now on only the present secret is believed, not the one that it took the place of: that one is in wrong hands.
+    pub async fn forget_earlier_secret(&self, scope: &Scope, id: &ConnectionId) -> Result<(), StoreError> {
+        let tx = self.begin().await?;
+        let row = tenant::row::<connection::Entity>(&tx, scope, id).await?;
+        let Some(kept) = self.kept(&row)? else { return Err(StoreError::NotFound { what: "secret" }) };
+        let sealed = self.seal(id.as_str(), &Kept::alone(kept.secret));
+        tenant::update::<connection::Entity>(scope)
+            .col_expr(connection::Column::Secret, Expr::value(sealed.blob))
+            .col_expr(connection::Column::SecretKeyId, Expr::value(sealed.key_id))
+            .filter(connection::Column::Id.eq(id.as_str()))
+            .exec(&tx)
+            .await?;
+        self.audit(&tx, scope, "connection.forget_earlier_secret", id, json!({ "name": row.name })).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Sets everything on a connection, based on the revision that was read; it is unchecked afterwards.
@@ -144,7 +160,7 @@ impl Store {
             .select_only()
             .columns([connection::Column::SecretKeyId, connection::Column::Name])
             .filter(connection::Column::SecretKeyId.is_not_null())
-            .filter(connection::Column::SecretKeyId.is_not_in(self.vault.key_ids()))
+            .filter(connection::Column::SecretKeyId.is_not_in(self.keys.vault().key_ids()))
             .order_by_asc(connection::Column::Id)
             .into_tuple()
             .all(self.read())
@@ -182,20 +198,20 @@ impl Store {
     pub async fn reseal_secrets(&self) -> Result<usize, StoreError> {
         let tx = self.begin().await?;
         let rows = connection::Entity::find()
-            .filter(connection::Column::SecretKeyId.ne(self.vault.key_id()))
+            .filter(connection::Column::SecretKeyId.ne(self.keys.vault().key_id()))
             .all(&tx)
             .await?;
         let mut resealed = 0;
         for row in rows {
-            let secret = match self.unseal(&row) {
-                Ok(Some(secret)) => secret,
+            let kept = match self.kept(&row) {
+                Ok(Some(kept)) => kept,
                 Ok(None) => continue,
                 Err(error) => {
                     tracing::error!(connection.id = row.id, %error, "A credential stays as it is: it does not open");
                     continue;
                 }
             };
-            let sealed = self.vault.seal(&*self.environment, &row.id, &secret);
+            let sealed = self.seal(&row.id, &kept);
             connection::Entity::update_many()
                 .col_expr(connection::Column::Secret, Expr::value(sealed.blob))
                 .col_expr(connection::Column::SecretKeyId, Expr::value(sealed.key_id))
@@ -217,8 +233,7 @@ impl Store {
         self.name_is_free(tx, scope, spec, None).await?;
         let now_us = self.now_us();
         let id = ConnectionId::from_ulid(&self.ulid());
-        let sealed =
-            spec.secret.as_ref().map(|secret| self.vault.seal(&*self.environment, id.as_str(), secret));
+        let sealed = spec.secret.clone().map(|secret| self.seal(id.as_str(), &Kept::alone(secret)));
         let (secret, secret_key_id) = sealed.map(|sealed| (sealed.blob, sealed.key_id)).unzip();
         let row = connection::Model {
             id: id.to_string(),
@@ -257,7 +272,11 @@ impl Store {
         }
         self.name_is_free(tx, scope, spec, Some(&row.id)).await?;
         let before = Connection::try_from(row.clone())?;
-        let sealed = spec.secret.as_ref().map(|secret| self.vault.seal(&*self.environment, &row.id, secret));
+        let sealed = spec.secret.clone().map(|secret| {
+            // What no longer opens is replaced and gone.
+            let before = self.kept(&row).ok().flatten().filter(|_| is_carrier(&row.kind));
+            self.seal(&row.id, &Kept::after(before, secret, self.now_us()))
+        });
         let (secret, secret_key_id) = match sealed {
             Some(sealed) => (Some(sealed.blob), Some(sealed.key_id)),
             None => (row.secret, row.secret_key_id),
@@ -311,9 +330,7 @@ impl Store {
     }
 
     pub(crate) fn unseal(&self, row: &connection::Model) -> Result<Option<Secret<String>>, StoreError> {
-        let (Some(blob), Some(key_id)) = (&row.secret, &row.secret_key_id) else { return Ok(None) };
-        let sealed = Sealed { key_id: key_id.clone(), blob: blob.clone() };
-        Ok(Some(self.vault.open(&row.id, &sealed)?))
+        Ok(self.kept(row)?.map(|kept| kept.secret))
     }
 
     async fn name_is_free(

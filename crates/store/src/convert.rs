@@ -5,7 +5,8 @@ use crate::rows;
 use offhook_core::Pii;
 use offhook_core::entity::{
     Agent, AgentVersion, ApiKey, AuditEvent, Call, CallEvent, CallSnapshot, Connection, Conversation,
-    Message, Organization, PhoneNumber, ToolCall, Usage, Workspace,
+    Message, NumberRoute, OperationLine, OperationStep, Organization, PhoneNumber, ToolCall, Usage,
+    Workspace,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,7 +25,10 @@ pub(crate) fn parse<T: FromStr<Err: Display>>(what: &str, text: &str) -> Result<
     text.parse().map_err(|error| StoreError::corrupt(what, error))
 }
 
-fn parse_some<T: FromStr<Err: Display>>(what: &str, text: Option<&str>) -> Result<Option<T>, StoreError> {
+pub(crate) fn parse_some<T: FromStr<Err: Display>>(
+    what: &str,
+    text: Option<&str>,
+) -> Result<Option<T>, StoreError> {
     text.map(|text| parse(what, text)).transpose()
 }
 
@@ -191,6 +195,14 @@ impl TryFrom<rows::phone_number::Model> for PhoneNumber {
     type Error = StoreError;
 
     fn try_from(row: rows::phone_number::Model) -> Result<Self, StoreError> {
+        let route = match (&row.our_routing, &row.previous_routing) {
+            (Some(ours), Some(previous)) => Some(NumberRoute {
+                ours: from_json("phone_number.our_routing", ours)?,
+                previous: from_json("phone_number.previous_routing", previous)?,
+                leads_here: row.leads_here,
+            }),
+            _ => None,
+        };
         Ok(PhoneNumber {
             id: parse("phone_number.id", &row.id)?,
             workspace: parse("phone_number.workspace", &row.workspace)?,
@@ -201,8 +213,12 @@ impl TryFrom<rows::phone_number::Model> for PhoneNumber {
             settings: from_json("phone_number.settings", &row.settings)?,
             forward_to: parse_some("phone_number.forward_to", row.forward_to.as_deref())?,
             inbound_agent: parse_some("phone_number.inbound_agent", row.inbound_agent.as_deref())?,
+            source: parse("phone_number.source", &row.source)?,
+            route,
+            operation: parse_some("phone_number.operation", row.operation.as_deref())?,
             status: parse("phone_number.status", &row.status)?,
             status_reason: row.status_reason,
+            checked_at_us: row.checked_at_us,
             revision: row.revision,
             created_at_us: row.created_at_us,
             updated_at_us: row.updated_at_us,
@@ -227,7 +243,40 @@ impl From<&PhoneNumber> for rows::phone_number::Model {
             revision: entity.revision,
             created_at_us: entity.created_at_us,
             updated_at_us: entity.updated_at_us,
+            source: text(&entity.source),
+            our_routing: entity.route.as_ref().map(|route| to_json(&route.ours)),
+            previous_routing: entity.route.as_ref().map(|route| to_json(&route.previous)),
+            leads_here: entity.route.as_ref().is_some_and(|route| route.leads_here),
+            operation: text_some(entity.operation.as_ref()),
+            checked_at_us: entity.checked_at_us,
         }
+    }
+}
+
+impl TryFrom<rows::operation_line::Model> for OperationLine {
+    type Error = StoreError;
+
+    fn try_from(row: rows::operation_line::Model) -> Result<Self, StoreError> {
+        Ok(OperationLine {
+            number: parse("operation_line.number", &row.number)?,
+            e164: parse("operation_line.e164", &row.e164)?,
+            connection: parse("operation_line.connection", &row.connection)?,
+            machine: from_json("operation_line.machine", &row.machine)?,
+        })
+    }
+}
+
+impl TryFrom<rows::operation_step::Model> for OperationStep {
+    type Error = StoreError;
+
+    fn try_from(row: rows::operation_step::Model) -> Result<Self, StoreError> {
+        Ok(OperationStep {
+            at_us: row.at_us,
+            ended_at_us: row.ended_at_us,
+            e164: parse_some("operation_step.e164", row.e164.as_deref())?,
+            what: row.what,
+            error: row.error,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::scope::Scope;
 use crate::{Store, tenant};
 use offhook_core::ConversationId;
 use offhook_core::entity::CallStatus;
-use sea_orm::sea_query::{Cond, Condition, Expr, LockBehavior, LockType, OnConflict};
+use sea_orm::sea_query::{Cond, Condition, Expr, LockBehavior, LockType, OnConflict, SelectStatement};
 use sea_orm::{
     ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
 };
@@ -101,17 +101,21 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Holds for the calls of this process, and of dead ones of its name.
-    fn left_to(&self, node: &Node) -> Condition {
+    /// The processes that live.
+    pub(crate) fn alive(&self) -> SelectStatement {
         let silent_us = self.now_us().saturating_sub(i64::from(NODE_SILENT_MS) * 1_000);
         let mut alive: Select<node::Entity> = node::Entity::find()
             .select_only()
             .column(node::Column::Incarnation)
             .filter(node::Column::SeenAtUs.gte(silent_us));
-        let alive = QueryTrait::query(&mut alive).to_owned();
+        QueryTrait::query(&mut alive).to_owned()
+    }
+
+    /// Holds for the calls of this process, and of dead ones of its name.
+    fn left_to(&self, node: &Node) -> Condition {
         let dead = Cond::all()
             .add(call::Column::Node.eq(node.name.as_str()))
-            .add(call::Column::Incarnation.not_in_subquery(alive));
+            .add(call::Column::Incarnation.not_in_subquery(self.alive()));
         Cond::any().add(call::Column::Incarnation.eq(node.incarnation.as_str())).add(dead)
     }
 

@@ -15,9 +15,11 @@ mod convert;
 mod dialect;
 mod environment;
 mod error;
+mod keeping;
 mod lease;
 mod migrations;
 mod numbers;
+mod operations;
 mod organizations;
 mod page;
 mod rows;
@@ -25,6 +27,7 @@ mod scope;
 mod tenant;
 mod vault;
 
+use keeping::Keys;
 use migrations::Migrator;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
 use sea_orm_migration::{MigratorTrait, SchemaManager};
@@ -39,8 +42,10 @@ pub use connections::{ConnectionSpec, MissingKey};
 pub use conversations::CallFilter;
 pub use environment::{Environment, system_environment};
 pub use error::{StoreError, VaultError};
+pub use keeping::{ReadKeys, SECRET_OVERLAP_S};
 pub use lease::{CallLease, NODE_SILENT_MS, Node};
-pub use numbers::{NumberSpec, RingTarget};
+pub use numbers::{HeldNumber, NumberSpec, RingTarget};
+pub use operations::{LineEnd, LineNumber, NewLine, NewOperation, OperationLease, Progress};
 pub use organizations::{First, WorkspaceSpec};
 pub use page::{Listed, PAGE_ROWS_MAX, Page};
 pub use scope::{Actor, Scope};
@@ -50,7 +55,7 @@ pub use vault::{Vault, VaultKey};
 #[derive(Clone)]
 pub struct Store {
     pools: dialect::Pools,
-    vault: Arc<Vault>,
+    keys: Keys,
     environment: Arc<dyn Environment>,
 }
 
@@ -103,7 +108,7 @@ impl Store {
         // A database that needs no migration may still be one that we must not write.
         tx.execute_unprepared(&format!("UPDATE {MIGRATIONS} SET version = version WHERE 1 = 0")).await?;
         dialect::commit_migration(tx, &pools.write).await?;
-        Ok(Store { pools, vault: Arc::new(options.vault), environment: options.environment })
+        Ok(Store { pools, keys: Keys::new(options.vault), environment: options.environment })
     }
 
     /// Whether the database answers and is the one that was opened.

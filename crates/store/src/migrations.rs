@@ -8,7 +8,10 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(Step("m0001_first_call", include_str!("migrations/m0001_first_call.sql")))]
+        vec![
+            Box::new(Step("m0001_first_call", include_str!("migrations/m0001_first_call.sql"))),
+            Box::new(Step("m0002_numbers", include_str!("migrations/m0002_numbers.sql"))),
+        ]
     }
 }
 

@@ -103,6 +103,49 @@ tables! {
         revision: i64,
         created_at_us: i64,
         updated_at_us: i64,
+        source: String,
+        our_routing: Option<String>,
+        previous_routing: Option<String>,
+        leads_here: bool,
+        operation: Option<String>,
+        checked_at_us: Option<i64>,
+    }
+    operation "operation" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: String,
+        organization: String,
+        workspace: String,
+        kind: String,
+        status: String,
+        reason: Option<String>,
+        agent: Option<String>,
+        connection: Option<String>,
+        node: String,
+        incarnation: String,
+        lease_expires_at_us: Option<i64>,
+        created_at_us: i64,
+        ended_at_us: Option<i64>,
+    }
+    operation_line "operation_line" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        operation: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        seq: i64,
+        number: String,
+        e164: String,
+        connection: String,
+        machine: String,
+    }
+    operation_step "operation_step" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        operation: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        seq: i64,
+        at_us: i64,
+        ended_at_us: i64,
+        e164: Option<String>,
+        what: String,
+        error: Option<String>,
     }
     conversation "conversation" {
         #[sea_orm(primary_key, auto_increment = false)]

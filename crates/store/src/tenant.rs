@@ -2,8 +2,8 @@
 
 use crate::error::StoreError;
 use crate::rows::{
-    agent, agent_version, api_key, audit_event, call, connection, conversation, message, phone_number,
-    tool_call, usage, workspace,
+    agent, agent_version, api_key, audit_event, call, connection, conversation, message, operation,
+    phone_number, tool_call, usage, workspace,
 };
 use crate::scope::Scope;
 use sea_orm::sea_query::SimpleExpr;
@@ -43,6 +43,7 @@ tenants! {
     agent, "agent": Workspace of workspace;
     agent_version, "agent version": Workspace of workspace;
     phone_number, "phone number": Workspace of workspace;
+    operation, "operation": Workspace of workspace;
     conversation, "conversation": Workspace of workspace;
     call, "call": Workspace of workspace;
     message, "message": Workspace of workspace;

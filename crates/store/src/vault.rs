@@ -46,8 +46,7 @@ impl Vault {
 
     /// Reads keys as they stand in a key file, one a line: the first seals, the others open what they have sealed before.
     pub fn parse(text: &Secret<String>) -> Result<Self, VaultError> {
-        let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
-        let keys = lines.map(VaultKey::parse).collect::<Result<Vec<_>, _>>()?;
+        let keys = VaultKey::read_all(text)?;
         let (current, earlier) = keys.split_first().ok_or(VaultError::NotAKey)?;
         Ok(earlier.iter().fold(Vault::new(current), Vault::with_earlier))
     }
@@ -109,6 +108,12 @@ impl VaultKey {
     /// The key as it stands in a key file: 64 hexadecimal digits.
     pub fn text(&self) -> Secret<String> {
         Secret::new(hex(self.0.expose()))
+    }
+
+    /// The keys of a key file, one a line.
+    pub fn read_all(text: &Secret<String>) -> Result<Vec<Self>, VaultError> {
+        let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.map(VaultKey::parse).collect()
     }
 
     fn parse(digits: &str) -> Result<Self, VaultError> {

@@ -8,6 +8,7 @@ mod errors;
 pub mod media;
 mod numbers;
 mod rest;
+mod search;
 mod signature;
 mod trunk;
 mod twiml;
@@ -15,6 +16,6 @@ pub mod webhook;
 
 pub use calls::{CallFilter, NewCall, Steer};
 pub use errors::sentence;
-pub use rest::{Credentials, NotAHost, Twilio, api_host, is_account};
+pub use rest::{Credentials, NotAHost, Twilio, api_host, is_account, is_api_key};
 pub use trunk::{Origination, Trunk, TrunkWish};
 pub use twiml::{Answer, AnswerError, Dial, MediaStream, Rejection, Speech, Tones, Verb};

@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub mod admin;
 pub mod apply;
 pub mod carrier;
 pub mod dial;
@@ -7,14 +8,14 @@ pub mod key;
 pub mod replay;
 pub mod serve;
 pub mod simulate;
-pub mod vault;
 pub mod watch;
 
 use crate::config::Config;
 use crate::private_file;
 use anyhow::{Context as _, Result};
+use offhook_core::Secret;
 use offhook_store::{Page, Scope, Store, StoreError, StoreOptions, Vault, VaultKey, system_environment};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which installation a command works on.
 #[derive(clap::Args)]
@@ -57,7 +58,7 @@ pub async fn open_store(config: &Config, start: Start) -> Result<Store> {
     anyhow::bail!(
         "credentials in the database are sealed with key {key_id}, which is not in {file}: those of {connections}\n\
          Bring that key back into {file} (on a further node: copy the file from the first). If it is lost, \
-         `offhook vault forget {key_id}` removes what it sealed, and the connections must be given their secrets again.",
+         `offhook admin forget-key {key_id}` removes what it sealed, and the connections must be given their secrets again.",
         file = file.display(),
         connections = key.connections.join(", "),
     )
@@ -75,7 +76,7 @@ pub async fn open_store_without_secrets(config: &Config, start: Start) -> Result
     let known = private_file::read(&path)?;
     // Where there is no key yet, the database tells whether a new one will do; only then it is kept.
     let keys = known.clone().unwrap_or_else(|| VaultKey::make(&*environment).text());
-    let vault = |keys| Vault::parse(keys).with_context(|| format!("the vault key in {}", path.display()));
+    let vault = |keys| parsed(&path, keys);
     let options = |vault| StoreOptions { vault, environment: environment.clone() };
     let store = open(config, start, options(vault(&keys)?)).await?;
     if known.is_some() || start == Start::Existing || !store.missing_keys().await?.is_empty() {
@@ -87,6 +88,15 @@ pub async fn open_store_without_secrets(config: &Config, start: Start) -> Result
     }
     store.close().await?;
     open(config, start, options(vault(&kept)?)).await
+}
+
+/// The keys in a file; `None` where there are none.
+fn vault_at(path: &Path) -> Result<Option<Vault>> {
+    private_file::read(path)?.map(|keys| parsed(path, &keys)).transpose()
+}
+
+fn parsed(path: &Path, keys: &Secret<String>) -> Result<Vault> {
+    Vault::parse(keys).with_context(|| format!("the vault key in {}", path.display()))
 }
 
 async fn open(config: &Config, start: Start, options: StoreOptions) -> Result<Store> {
@@ -119,14 +129,13 @@ pub async fn first_workspace(store: &Store, job: &'static str) -> Result<Option<
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use offhook_core::Secret;
     use offhook_store::{ConnectionSpec, WorkspaceSpec};
     use serde_json::json;
     use tempfile::TempDir;
 
-    fn installation() -> (TempDir, Config) {
+    pub(super) fn installation() -> (TempDir, Config) {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::load(None).unwrap();
         config.server.data = folder.path().join("data");
@@ -134,7 +143,7 @@ mod tests {
     }
 
     /// Begins an installation with one credential.
-    async fn begun(config: &Config) {
+    pub(super) async fn begun(config: &Config) {
         let store = open_store(config, Start::Anew).await.unwrap();
         let spec = WorkspaceSpec { name: "Main".into(), time_zone: "UTC".into(), business_hours: json!({}) };
         let first = store.create_first("Ada's", &spec).await.unwrap().unwrap();
@@ -161,7 +170,7 @@ mod tests {
                 Some(other) => std::fs::write(config.vault_key(), other).unwrap(),
             }
             let refused = format!("{:#}", open_store(&config, Start::Anew).await.unwrap_err());
-            for named in ["models", "vault.key", "offhook vault forget "] {
+            for named in ["models", "vault.key", "offhook admin forget-key "] {
                 assert!(refused.contains(named), "{refused}");
             }
             let left = std::fs::read_to_string(config.vault_key()).ok();

@@ -1,6 +1,6 @@
 //! `offhook serve`: builds everything from top to bottom and answers the phone.
 
-use super::{Start, Where, first_workspace, open_store};
+use super::{Start, Where, admin, first_workspace, open_store};
 use crate::config::Config;
 use crate::declared::Declared;
 use crate::demo;
@@ -14,7 +14,7 @@ use offhook_server::call::recorder::Recorder;
 use offhook_server::call::registry::Registry;
 use offhook_server::connection;
 use offhook_server::live::Live;
-use offhook_server::speech::Phrasebook;
+use offhook_server::speech::{Phrasebook, Recording};
 use offhook_store::{Apply, Node, Scope, Store, WorkspaceSpec, system_environment};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -49,6 +49,8 @@ pub async fn run(args: Args) -> Result<()> {
     logging(&config)?;
     let environment = system_environment();
     let store = open_store(&config, Start::Anew).await?;
+    let keys = config.clone();
+    let store = store.with_keys_from(Arc::new(move || admin::keys_of(&keys)));
     let resealed = store.reseal_secrets().await.context("credentials sealed with an earlier vault key")?;
     if resealed > 0 {
         tracing::info!(resealed, "Credentials are sealed with the current vault key now");
@@ -79,17 +81,8 @@ pub async fn run(args: Args) -> Result<()> {
     };
     let registry = Arc::new(Registry::default());
     let (recorder, recording) = Recorder::start(store.clone(), registry.clone());
-    let app = Arc::new(App {
-        around: Surroundings { registry, recorder: recorder.clone(), live: Live::default() },
-        http: reqwest::Client::builder().tcp_nodelay(true).build()?,
-        public_url: public_url.parse().with_context(|| format!("server.public_url `{public_url}`"))?,
-        node: Node::new(node_name(&config), config.server.lease_s * 1_000, &*environment),
-        phrases: Arc::new(Phrasebook::default()),
-        rehearses: config.server.rehearse,
-        canned_apology: offhook_providers::offline::canned_apology(),
-        environment,
-        store,
-    });
+    let around = Surroundings { registry, recorder: recorder.clone(), live: Live::default() };
+    let app = Arc::new(app(&config, store, around, &public_url)?);
     let served_at = config.served_at();
     std::fs::write(&served_at, format!("http://{address}\n"))
         .with_context(|| format!("{} cannot be written", served_at.display()))?;
@@ -110,6 +103,24 @@ pub async fn run(args: Args) -> Result<()> {
         Ok(written) => Ok(written?),
         Err(_) => anyhow::bail!("stopped before everything was written: the store did not take it"),
     }
+}
+
+/// The server's parts, as the settings say.
+pub fn app(config: &Config, store: Store, around: Surroundings, public_url: &str) -> Result<App> {
+    let environment = system_environment();
+    let apology = offhook_providers::offline::canned_apology();
+    Ok(App {
+        around,
+        http: reqwest::Client::builder().tcp_nodelay(true).build()?,
+        public_url: public_url.parse().with_context(|| format!("server.public_url `{public_url}`"))?,
+        node: Node::new(node_name(config), config.server.lease_s * 1_000, &*environment),
+        phrases: Arc::new(Phrasebook::default()),
+        rehearses: config.server.rehearse,
+        telnyx: Arc::default(),
+        canned_apology: Arc::new(Recording::of_samples(&apology.pcm, apology.rate_hz)),
+        environment,
+        store,
+    })
 }
 
 /// Makes the first organization where there is none, and shows its key once.

@@ -53,11 +53,13 @@ pub struct Place {
     pub database: String,
     /// Whether agents' fixed sentences are spoken before anybody rings. Most tests want voices that have not spoken yet.
     pub rehearses: bool,
+    /// More settings, as environment variables.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Place {
     pub fn sqlite() -> Place {
-        Place { folder: tempfile::tempdir().unwrap(), database: String::new(), rehearses: false }
+        Place::on(String::new())
     }
 
     /// A new database on the server that `scripts/with-postgres` names; `None` where PostgreSQL was switched off by hand.
@@ -77,7 +79,12 @@ impl Place {
         admin.close().await.unwrap();
         let (host, _) = server.rsplit_once('/').unwrap();
         let database = format!("{host}/{name}");
-        Some(Place { folder: tempfile::tempdir().unwrap(), database, rehearses: false })
+        Some(Place::on(database))
+    }
+
+    fn on(database: String) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        Place { folder, database, rehearses: false, environment: Vec::new() }
     }
 
     pub fn is_sqlite(&self) -> bool {
@@ -120,6 +127,7 @@ impl Place {
             .env("OFFHOOK_SERVER_DRAIN_S", "5")
             .env("OFFHOOK_SERVER_REHEARSE", self.rehearses.to_string())
             .env("OFFHOOK_SERVER_DATABASE", &self.database)
+            .envs(self.environment.iter().cloned())
             .kill_on_drop(true);
         command
     }
@@ -248,7 +256,11 @@ impl House {
 
     /// What is kept of a call that is over.
     pub async fn kept(&self, call: &SimCall) -> Kept {
-        let id = self.id_of(call).await;
+        self.kept_as(&self.id_of(call).await).await
+    }
+
+    /// What is kept of the call with an id, once it is over.
+    pub async fn kept_as(&self, id: &str) -> Kept {
         let deadline = Instant::now() + LIMIT;
         let record = loop {
             let record = self.get(&format!("/api/calls/{id}")).await;
@@ -262,7 +274,7 @@ impl House {
         let text = |message: &Value, field: &str| message[field].as_str().unwrap().to_owned();
         let lines = messages["items"].as_array().unwrap().iter().map(|m| (text(m, "role"), text(m, "text")));
         let ended_reason = record["ended_reason"].as_str().unwrap().into();
-        Kept { id, ended_reason, lines: lines.collect(), record }
+        Kept { id: id.into(), ended_reason, lines: lines.collect(), record }
     }
 
     /// Runs another command on the same installation.

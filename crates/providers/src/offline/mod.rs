@@ -18,11 +18,8 @@ pub use llm::Receptionist;
 pub use sphinx::Listener;
 
 use crate::{Llm, Stt, Tts};
-use bytes::Bytes;
-use offhook_media::g711::Law;
-use offhook_media::resample::Resampler;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The name of all three in settings.
 pub const NAME: &str = "offline";
@@ -68,21 +65,9 @@ pub fn demo_greeting() -> String {
         .map_or_else(|_| "Hello. How can I help you?".into(), |script| brain::greeting(&script))
 }
 
-/// An apology that needs no provider: µ-law at 8 kHz.
-pub fn canned_apology() -> Bytes {
-    static APOLOGY_AUDIO: OnceLock<Bytes> = OnceLock::new();
-    let make = || {
-        let said = say(APOLOGY);
-        let mut line = Vec::new();
-        if let Ok(mut narrow) = Resampler::new(said.rate_hz, offhook_media::LINE_RATE_HZ) {
-            narrow.push(&said.pcm, &mut line);
-            narrow.flush(&mut line);
-        }
-        let mut coded = Vec::with_capacity(line.len());
-        Law::Mu.encode(&line, &mut coded);
-        Bytes::from(coded)
-    };
-    APOLOGY_AUDIO.get_or_init(make).clone()
+/// An apology that needs no provider.
+pub fn canned_apology() -> Said {
+    say(APOLOGY)
 }
 
 /// A text as speech.

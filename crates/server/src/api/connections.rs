@@ -4,22 +4,26 @@ use super::request::{Body, Id, Name, Paging, Params, given};
 use super::{Page, Time, words};
 use crate::app::App;
 use crate::auth::Caller;
-use crate::carrier::CarrierControl;
-use crate::connection::{self, leads_elsewhere};
+use crate::carrier;
+use crate::connection::{self, TwilioSecret, leads_elsewhere};
 use crate::problem::{About, Problem};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use offhook_carriers::twilio::is_api_key;
 use offhook_core::entity::{self, ConnectionStatus, is_carrier};
 use offhook_core::{ConnectionId, Secret};
-use offhook_store::ConnectionSpec;
+use offhook_store::{ConnectionSpec, Scope, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// What stands where a secret is stored.
 const MASK: &str = "••••";
+/// How long whoever saves a connection waits for it to be tried out.
+const SAVE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// An account at a carrier or a provider.
 #[derive(Serialize, ToSchema)]
@@ -69,9 +73,23 @@ pub struct NewConnection {
     #[serde(default)]
     #[schema(value_type = Object)]
     config: Map<String, Value>,
-    /// Token or key. It is sealed and never shown again.
+    /// Token, key or password: Twilio's auth token, Telnyx' API key, a SIP trunk's password. It is sealed and never shown again.
     #[schema(value_type = Option<String>, write_only)]
     secret: Option<Secret<String>>,
+    /// Twilio only: what its REST interface is asked with instead of the auth token, which still tells whose webhooks are Twilio's.
+    #[schema(write_only)]
+    api_key: Option<TwilioApiKey>,
+}
+
+/// An API key of a Twilio account.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TwilioApiKey {
+    /// `SK` and 32 hexadecimal digits.
+    sid: String,
+    /// Its secret. It is sealed and never shown again.
+    #[schema(value_type = String, write_only)]
+    secret: Secret<String>,
 }
 
 /// What is to change on a connection; what is left out stays.
@@ -85,9 +103,14 @@ pub struct ConnectionChange {
     /// All settings that are no secret. Where they lead to another host, `secret` must be sent again.
     #[schema(value_type = Option<Object>)]
     config: Option<Map<String, Value>>,
-    /// The new token or key.
+    /// The new token, key or password. A carrier's before it is believed for an hour beside it, so that none of its webhooks is
+    /// refused while it changes over; `DELETE /api/connections/{id}/earlier-secret` ends that at once.
     #[schema(value_type = Option<String>, write_only)]
     secret: Option<Secret<String>>,
+    /// Twilio only: the API key that its REST interface is asked with; null: the auth token again.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<TwilioApiKey>, write_only)]
+    api_key: Option<Option<TwilioApiKey>>,
     /// The revision that the change is based on: when another change came in between, it is refused.
     revision: Option<i64>,
 }
@@ -130,16 +153,17 @@ pub async fn create(
     Caller(scope): Caller,
     Body(new): Body<NewConnection>,
 ) -> Result<(StatusCode, Json<Connection>), Problem> {
+    let secret = with_api_key(&new.kind, new.secret, new.api_key)?;
     let spec = ConnectionSpec {
         kind: new.kind,
         name: new.name.into(),
         account: new.account.map(Name::into),
         config: Value::Object(new.config),
-        secret: new.secret,
+        secret,
     };
     connection::check(&spec)?;
     let connection = app.store.create_connection(&scope, &spec).await?;
-    Ok((StatusCode::CREATED, Json(connection.into())))
+    Ok((StatusCode::CREATED, Json(saved(&app, &scope, connection).await?.into())))
 }
 
 /// Reads a connection
@@ -169,16 +193,46 @@ pub async fn change(
         let wrong = "the connection would lead to another host, and the secret was given for the one before: send it again with the change";
         return Err(Problem::invalid("secret", wrong).about(&id));
     }
+    let secret = match change.api_key {
+        None if change.secret.is_none() => None,
+        api_key => {
+            let stored = match now.has_secret {
+                true => Some(TwilioSecret::read(&app.store.connection_secret(&scope, &id).await.about(&id)?)),
+                false => None,
+            };
+            let token = change.secret.or_else(|| stored.as_ref().map(|stored| stored.auth_token.clone()));
+            let kept = || {
+                let (sid, secret) = stored.filter(|_| now.kind == "twilio")?.api_key?;
+                Some(TwilioApiKey { sid, secret })
+            };
+            with_api_key(&now.kind, token, api_key.unwrap_or_else(kept))?
+        }
+    };
     let spec = ConnectionSpec {
         kind: now.kind,
         name: change.name.map_or(now.name, Name::into),
         account: change.account.map_or(now.account, |account| account.map(Name::into)),
         config,
-        secret: change.secret,
+        secret,
     };
     connection::check(&spec)?;
     let revision = change.revision.unwrap_or(now.revision);
-    Ok(Json(app.store.replace_connection(&scope, &id, revision, &spec).await.about(&id)?.into()))
+    let changed = app.store.replace_connection(&scope, &id, revision, &spec).await.about(&id)?;
+    Ok(Json(saved(&app, &scope, changed).await?.into()))
+}
+
+/// Believes only the present secret from now on
+///
+/// After a carrier's secret was replaced, the one before is believed for an hour. When it is in wrong hands, that must end at once.
+#[utoipa::path(delete, path = "/api/connections/{id}/earlier-secret", tag = "connections",
+    operation_id = "forgetEarlierSecret", params(("id" = String, Path)), responses((status = NO_CONTENT)))]
+pub async fn forget_earlier_secret(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<ConnectionId>,
+) -> Result<StatusCode, Problem> {
+    app.store.forget_earlier_secret(&scope, &id).await.about(&id)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Removes a connection that no number uses
@@ -204,11 +258,7 @@ pub async fn check(
     Id(id): Id<ConnectionId>,
 ) -> Result<Json<Connection>, Problem> {
     let connection = app.store.connection(&scope, &id).await.about(&id)?;
-    let secret = match connection.has_secret {
-        true => Some(app.store.connection_secret(&scope, &id).await.about(&id)?),
-        false => None,
-    };
-    let (status, reason) = match try_out(&app, &connection, secret).await {
+    let (status, reason) = match tried(&app, &scope, &connection).await {
         Ok(()) => (ConnectionStatus::Active, None),
         // It says nothing about the connection: what was known stays known.
         Err(problem) if problem.may_pass() => return Err(problem.about(&id)),
@@ -217,6 +267,61 @@ pub async fn check(
     let tried = connection.revision;
     app.store.set_connection_status(&scope, &id, tried, status, reason.as_deref()).await.about(&id)?;
     Ok(Json(app.store.connection(&scope, &id).await.about(&id)?.into()))
+}
+
+/// A connection that was just saved, tried out where there is something to try: whoever saved it reads at once what is wrong.
+async fn saved(
+    app: &App,
+    scope: &Scope,
+    connection: entity::Connection,
+) -> Result<entity::Connection, Problem> {
+    if !connection.has_secret && connection.kind != "sip" {
+        return Ok(connection);
+    }
+    let tried = tokio::time::timeout(SAVE_PATIENCE, tried(app, scope, &connection));
+    let (status, reason) = match tried.await {
+        Ok(Ok(())) => (ConnectionStatus::Active, None),
+        Ok(Err(problem)) if problem.may_pass() => (ConnectionStatus::Unchecked, Some(problem.sentence())),
+        Ok(Err(problem)) => (ConnectionStatus::Error, Some(problem.sentence())),
+        Err(_) => (ConnectionStatus::Unchecked, Some("it did not answer in time; check it again".to_owned())),
+    };
+    let id = &connection.id;
+    match app.store.set_connection_status(scope, id, connection.revision, status, reason.as_deref()).await {
+        Ok(()) | Err(StoreError::Conflict { .. }) => Ok(app.store.connection(scope, id).await.about(id)?),
+        Err(error) => Err(Problem::from(error).about(id)),
+    }
+}
+
+/// The secret of a connection, with the API key in it that belongs to a Twilio account.
+fn with_api_key(
+    kind: &str,
+    secret: Option<Secret<String>>,
+    api_key: Option<TwilioApiKey>,
+) -> Result<Option<Secret<String>>, Problem> {
+    let Some(key) = api_key else { return Ok(secret) };
+    if kind != "twilio" {
+        return Err(Problem::invalid("api_key", "only a Twilio account has one: give the key as `secret`"));
+    }
+    let Some(auth_token) = secret else {
+        let wrong =
+            "the auth token is wanted beside it: Twilio signs webhooks with the token, never with a key";
+        return Err(Problem::invalid("secret", wrong));
+    };
+    if !is_api_key(&key.sid) {
+        return Err(Problem::invalid("api_key.sid", "an API key's SID is `SK` and 32 hexadecimal digits"));
+    }
+    if key.secret.expose().trim().is_empty() {
+        return Err(Problem::invalid("api_key.secret", "it is empty: paste the key's secret"));
+    }
+    Ok(Some(TwilioSecret { auth_token, api_key: Some((key.sid, key.secret)) }.text()))
+}
+
+pub(crate) async fn tried(app: &App, scope: &Scope, connection: &entity::Connection) -> Result<(), Problem> {
+    let secret = match connection.has_secret {
+        true => Some(app.store.connection_secret(scope, &connection.id).await.about(&connection.id)?),
+        false => None,
+    };
+    try_out(app, connection, secret).await
 }
 
 async fn try_out(
@@ -228,12 +333,12 @@ async fn try_out(
         let settings = connection::provider(&connection.kind, &connection.config)?;
         return Ok(offhook_providers::check(&settings, secret.unwrap_or_default()).await?);
     }
-    match CarrierControl::open(&app.http, connection, secret.as_ref()) {
-        CarrierControl::Twilio(twilio) => match twilio.check().await?.error() {
+    match carrier::account(&app.http, connection, secret.as_ref()) {
+        Some(account) => match account.check().await?.error() {
             None => Ok(()),
             Some(error) => Err(error.into()),
         },
-        CarrierControl::None => {
+        None => {
             let missing = if secret.is_none() { "secret" } else { "config" };
             Err(Problem::invalid(missing, "without it the carrier cannot be asked"))
         }

@@ -5,6 +5,7 @@ use super::driver::{self, Beginning, Machine, NotStarted};
 use super::plan::{self, NotReady};
 use super::registry::{Handle, Onward, Whose};
 use super::resume::{NotResumed, give_up, go_on};
+use super::welcome::Welcome;
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
@@ -13,35 +14,21 @@ use crate::problem::chain;
 use offhook_carriers::Ring;
 use offhook_core::call::log::LOG_REVISION;
 use offhook_core::entity::{CallStatus, Direction};
-use offhook_core::{AgentId, ConversationId, E164};
+use offhook_core::{AgentId, ConversationId};
 use offhook_store::{Begun, CallLease, NewCall, RingTarget, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What becomes of a caller.
-#[derive(Debug)]
-pub enum Welcome {
-    /// Their call is driven here: open its media.
-    Talk(Arc<Handle>),
-    /// Their call can go on in a moment: hold them, then ask again.
-    Hold,
-    /// Another phone rings.
-    Forward(E164),
-    /// As many talk to the agent as it may take.
-    Busy,
-    /// Nobody answers this number.
-    Declined,
-    /// Somebody should answer and cannot: an apology, in the carrier's voice.
-    Sorry,
-    /// The call is over.
-    Over,
-}
 
 /// Somebody rings, or their carrier asks once more about a call it has asked about before.
 ///
 /// # Errors
 /// When the store does not answer; the carrier then asks its fallback.
-pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<Welcome, StoreError> {
+pub async fn ring(
+    app: &Arc<App>,
+    target: &RingTarget,
+    ring: &Ring,
+    carrier: &CarrierControl,
+) -> Result<Welcome, StoreError> {
     if let Some(handle) = app.around.registry.find(&target.connection.id, &ring.carrier_call) {
         return Ok(go(handle));
     }
@@ -59,7 +46,7 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
         Err(error) => {
             let error = chain(&error);
             tracing::error!(number.id = %target.number.id, agent.id = %agent, error, "Call not taken: the agent is not ready");
-            return Ok(sorry(&target.number.forward_to));
+            return Ok(Welcome::sorry(&target.number.forward_to));
         }
     };
     if ready.max_open_calls.is_some_and(|most| app.around.registry.count_of(agent) >= most as usize) {
@@ -80,16 +67,15 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
     let lease = match app.store.begin_call(&target.scope, &new, &app.node).await? {
         Begun::New(lease) => lease,
         Begun::Existing(call) if call.status == CallStatus::Ended => return Ok(Welcome::Over),
-        Begun::Existing(call) => return Ok(take_up(app, target, &call.id, call.started_at_us).await),
+        Begun::Existing(call) => return Ok(take_up(app, target, &call.id, call.started_at_us, carrier).await),
     };
     let begin = Beginning {
-        whose: whose(target, &lease, &ring.carrier_call, ready.agent),
-        media_over: app.public_url.page(crate::hooks::twilio::MEDIA_OVER),
+        whose: whose(target, &lease, &ring.carrier_call, ready.agent, carrier),
         lease: Arc::new(lease),
         began_us: app.environment.now_us(),
         speech: ready.speech,
         abilities: Abilities,
-        carrier: CarrierControl::open(&app.http, &target.connection, target.secret.as_ref()),
+        carrier: carrier.clone(),
     };
     let (workspace, lease) = (target.scope.workspace().clone(), begin.lease.clone());
     let call = lease.call().clone();
@@ -99,7 +85,7 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
         Err(NotStarted::Broken) => {
             tracing::error!(call.id = %call, "Call not taken: its machine broke as it began");
             give_up(app, &lease).await;
-            return Ok(sorry(&target.number.forward_to));
+            return Ok(Welcome::sorry(&target.number.forward_to));
         }
     };
     metrics::counter!("offhook_calls_started_total").increment(1);
@@ -113,14 +99,19 @@ pub async fn ring(app: &Arc<App>, target: &RingTarget, ring: &Ring) -> Result<We
 ///
 /// # Errors
 /// As [`ring`].
-pub async fn again(app: &Arc<App>, target: &RingTarget, carrier_call: &str) -> Result<Welcome, StoreError> {
+pub async fn again(
+    app: &Arc<App>,
+    target: &RingTarget,
+    carrier_call: &str,
+    carrier: &CarrierControl,
+) -> Result<Welcome, StoreError> {
     if let Some(handle) = app.around.registry.find(&target.connection.id, carrier_call) {
         return Ok(go(handle));
     }
     match app.store.call_of_carrier(&target.scope, &target.connection.id, carrier_call).await {
         Ok(call) if call.status == CallStatus::Ended => Ok(Welcome::Over),
         Ok(_) if app.around.registry.is_draining() => Ok(Welcome::Hold),
-        Ok(call) => Ok(take_up(app, target, &call.id, call.started_at_us).await),
+        Ok(call) => Ok(take_up(app, target, &call.id, call.started_at_us, carrier).await),
         Err(StoreError::NotFound { .. }) => Ok(Welcome::Over),
         Err(error) => Err(error),
     }
@@ -137,8 +128,14 @@ pub fn go(handle: Arc<Handle>) -> Welcome {
 }
 
 /// Goes on with a call that another process had driven.
-async fn take_up(app: &Arc<App>, target: &RingTarget, call: &ConversationId, started_at_us: i64) -> Welcome {
-    match go_on(app, target, call, started_at_us).await {
+async fn take_up(
+    app: &Arc<App>,
+    target: &RingTarget,
+    call: &ConversationId,
+    started_at_us: i64,
+    carrier: &CarrierControl,
+) -> Welcome {
+    match go_on(app, target, call, started_at_us, carrier).await {
         Ok(handle) => Welcome::Talk(handle),
         // Another process holds the call. If it is dead its lease runs out soon: until then the caller is held.
         Err(NotResumed::Store(StoreError::Conflict { .. })) => {
@@ -148,24 +145,25 @@ async fn take_up(app: &Arc<App>, target: &RingTarget, call: &ConversationId, sta
         Err(error) => {
             let error = chain(&error);
             tracing::error!(call.id = %call, error, "A call could not be taken up again");
-            sorry(&target.number.forward_to)
+            Welcome::sorry(&target.number.forward_to)
         }
     }
 }
 
-/// What a caller gets when nobody can answer them: somebody else's phone, or an apology.
-pub fn sorry(forward_to: &Option<E164>) -> Welcome {
-    forward_to.clone().map_or(Welcome::Sorry, Welcome::Forward)
-}
-
 /// What the carrier's requests about a call are answered with from now on.
-pub(super) fn whose(target: &RingTarget, lease: &CallLease, carrier_call: &str, agent: AgentId) -> Whose {
+pub(super) fn whose(
+    target: &RingTarget,
+    lease: &CallLease,
+    carrier_call: &str,
+    agent: AgentId,
+    carrier: &CarrierControl,
+) -> Whose {
     Whose {
         id: lease.call().clone(),
         connection: target.connection.id.clone(),
         carrier_call: carrier_call.to_owned(),
         agent,
-        tokens: target.secret.iter().cloned().collect(),
+        tokens: carrier.signs_with(target),
         forward_to: target.number.forward_to.clone(),
     }
 }

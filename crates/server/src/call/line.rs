@@ -1,13 +1,13 @@
-//! The media socket of one call: audio, marks and keys in both directions. It does not know what is played or why.
+//! The line of one call, whatever carries it: audio, marks and keys in both directions, in the coding of the call. It does not know
+//! what is played or why.
 
-use axum::extract::ws::{Message, WebSocket};
-use futures_util::{SinkExt as _, StreamExt as _};
-use offhook_carriers::MediaEvent;
-use offhook_carriers::twilio::media::{MediaReader, MediaWriter};
-use std::time::Duration;
+use super::socket::Socket;
+use axum::extract::ws::WebSocket;
+use offhook_carriers::telnyx::ByteOrder;
+use offhook_carriers::{MediaEvent, telnyx, twilio};
+use offhook_media::coding::{Coding, Transcoder};
+use offhook_media::dtmf::{self, Keying};
 
-/// A socket that takes no data for so long is as good as lost.
-const STUCK: Duration = Duration::from_secs(5);
 /// Faulty messages on one socket that are logged one by one; the rest are only counted.
 const LOGGED_FAULTS: u64 = 5;
 
@@ -20,134 +20,277 @@ pub enum LineEvent {
     Mark(String),
     /// A key.
     Key(char),
-    /// The carrier ended the stream: the call is over, or goes on elsewhere.
+    /// The call is over, or goes on elsewhere.
+    HungUp,
+    /// The carrier ended the stream; what became of the call it tells in another way.
     Stopped,
     /// The socket broke without a word.
     Lost,
 }
 
-/// An open media socket whose ticket was good.
+/// An open line to the caller.
 pub struct Line {
-    socket: WebSocket,
-    reader: MediaReader,
-    writer: MediaWriter,
-    audio: Vec<u8>,
+    wire: Wire,
+    /// How the call's audio is coded.
+    coding: Coding,
+    /// The way from the wire's coding to the call's, where they differ.
+    way: Option<Way>,
+    /// What was last heard, as it came.
+    heard: Vec<u8>,
+}
+
+/// What carries a line.
+enum Wire {
+    Twilio(TwilioSocket),
+    Telnyx(TelnyxSocket),
+}
+
+struct Way {
+    transcoder: Transcoder,
+    /// What was last heard, in the call's coding.
+    heard: Vec<u8>,
+}
+
+fn way(wire: Coding, call: Coding) -> Option<Way> {
+    if wire == call {
+        return None;
+    }
+    tracing::info!(
+        ?wire,
+        ?call,
+        "The line is not coded as its call is: what comes is brought to the call's coding"
+    );
+    Some(Way { transcoder: Transcoder::new(wire, call).ok()?, heard: Vec::new() })
+}
+
+struct TwilioSocket {
+    socket: Socket,
+    reader: twilio::media::MediaReader,
+    writer: twilio::media::MediaWriter,
     text: String,
-    unsent: bool,
+}
+
+struct TelnyxSocket {
+    socket: Socket,
+    reader: telnyx::media::MediaReader,
+    writer: telnyx::media::MediaWriter,
+    text: String,
+    /// Who wants to know the byte order when it is found.
+    found: Option<Box<dyn FnOnce(ByteOrder) + Send>>,
 }
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").field("counters", &self.reader.counters()).finish_non_exhaustive()
+        f.debug_struct("Line").field("coding", &self.coding).finish_non_exhaustive()
     }
 }
 
 impl Line {
-    /// A line from a socket that has introduced itself to `reader` as `stream`.
-    pub fn new(socket: WebSocket, reader: MediaReader, stream: &str) -> Self {
-        let writer = MediaWriter::new(stream);
-        Line { socket, reader, writer, audio: Vec::new(), text: String::new(), unsent: false }
+    /// A line from a socket of Twilio's that has introduced itself to `reader` as `stream`.
+    pub fn twilio(socket: WebSocket, reader: twilio::media::MediaReader, stream: &str) -> Self {
+        let writer = twilio::media::MediaWriter::new(stream);
+        let (socket, text) = (Socket::new(socket), String::new());
+        Line {
+            wire: Wire::Twilio(TwilioSocket { socket, reader, writer, text }),
+            coding: Coding::MU_LAW,
+            way: None,
+            heard: Vec::new(),
+        }
+    }
+
+    /// A line from a socket of Telnyx's that has introduced itself to `reader`, which sends what it reads in `wire`, for a call in
+    /// `coding`, which was asked for both ways. `found` is told the byte order of samples when listening has found it.
+    pub fn telnyx(
+        socket: WebSocket,
+        reader: telnyx::media::MediaReader,
+        wire: Coding,
+        coding: Coding,
+        found: impl FnOnce(ByteOrder) + Send + 'static,
+    ) -> Self {
+        let writer = telnyx::media::MediaWriter::new(coding, reader.byte_order());
+        let (socket, text) = (Socket::new(socket), String::new());
+        let found: Box<dyn FnOnce(ByteOrder) + Send> = Box::new(found);
+        let telnyx = TelnyxSocket { socket, reader, writer, text, found: Some(found) };
+        Line { wire: Wire::Telnyx(telnyx), coding, way: way(wire, coding), heard: Vec::new() }
     }
 
     /// The next thing from the carrier. Faulty messages are logged and skipped. May be dropped while waiting.
     pub async fn next(&mut self) -> LineEvent {
-        loop {
-            let text = match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => text,
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                Some(Ok(Message::Binary(data))) => {
-                    tracing::warn!(
-                        bytes = data.len(),
-                        "Media socket sent a binary message, which the protocol does not have"
-                    );
-                    continue;
-                }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return LineEvent::Lost,
-            };
-            match self.reader.decode(&text, &mut self.audio) {
-                Ok(MediaEvent::Audio) => return LineEvent::Audio,
-                Ok(MediaEvent::Mark(name)) => return LineEvent::Mark(name),
-                Ok(MediaEvent::Dtmf(key)) => return LineEvent::Key(key.into_inner()),
-                Ok(MediaEvent::Stopped) => return LineEvent::Stopped,
-                Ok(MediaEvent::Connected | MediaEvent::Started(_)) => {}
-                Err(error) => {
-                    if self.reader.counters().faults <= LOGGED_FAULTS {
-                        tracing::warn!(%error, "Media message skipped");
-                    }
-                }
+        let event = match &mut self.wire {
+            Wire::Twilio(twilio) => twilio.next(&mut self.heard).await,
+            Wire::Telnyx(telnyx) => telnyx.next(&mut self.heard).await,
+        };
+        if let (LineEvent::Audio, Some(way)) = (&event, &mut self.way) {
+            way.heard.clear();
+            way.heard.extend_from_slice(way.transcoder.push(&self.heard));
+        }
+        event
+    }
+
+    /// The audio of the last [`LineEvent::Audio`], in the coding of the call.
+    pub fn audio(&self) -> &[u8] {
+        self.way.as_ref().map_or(&self.heard, |way| &way.heard)
+    }
+
+    /// Queues audio to be played, in the coding of the call.
+    pub async fn play(&mut self, coded: &[u8]) -> Result<(), Lost> {
+        match &mut self.wire {
+            Wire::Twilio(twilio) => {
+                twilio.writer.media(coded, &mut twilio.text);
+                twilio.socket.feed(&twilio.text).await
+            }
+            Wire::Telnyx(telnyx) => {
+                telnyx.writer.media(coded, &mut telnyx.text);
+                telnyx.socket.feed(&telnyx.text).await
             }
         }
     }
 
-    /// The µ-law bytes of the last [`LineEvent::Audio`].
-    pub fn audio(&self) -> &[u8] {
-        &self.audio
-    }
-
-    /// Queues audio to be played.
-    pub async fn play(&mut self, mulaw: &[u8]) -> Result<(), Lost> {
-        self.writer.media(mulaw, &mut self.text);
-        self.feed().await
-    }
-
     /// Queues a mark.
     pub async fn mark(&mut self, name: &str) -> Result<(), Lost> {
-        self.writer.mark(name, &mut self.text);
-        self.feed().await
+        match &mut self.wire {
+            Wire::Twilio(twilio) => {
+                twilio.writer.mark(name, &mut twilio.text);
+                twilio.socket.feed(&twilio.text).await
+            }
+            Wire::Telnyx(telnyx) => {
+                telnyx.writer.mark(name, &mut telnyx.text);
+                telnyx.socket.feed(&telnyx.text).await
+            }
+        }
+    }
+
+    /// Presses keys, which the caller's end gets as tones; what is no key is logged and not pressed.
+    pub async fn press(&mut self, digits: &str) -> Result<(), Lost> {
+        match dtmf::tones(digits, Keying::default()) {
+            Ok(tones) => {
+                let mut coded = Vec::new();
+                let narrow = Coding::Linear { rate_hz: offhook_media::LINE_RATE_HZ };
+                narrow.encode(&tones, &mut coded);
+                let Ok(mut to_line) = Transcoder::new(narrow, self.coding) else { return Ok(()) };
+                self.play(to_line.push(&coded)).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Keys were not sent");
+                Ok(())
+            }
+        }
     }
 
     /// Makes the carrier drop what it has not played.
     pub async fn clear(&mut self) -> Result<(), Lost> {
-        self.writer.clear(&mut self.text);
-        self.feed().await?;
-        self.flush().await
-    }
-
-    async fn feed(&mut self) -> Result<(), Lost> {
-        self.unsent = true;
-        let message = Message::Text(self.text.as_str().into());
-        match tokio::time::timeout(STUCK, self.socket.feed(message)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Lost),
+        match &mut self.wire {
+            Wire::Twilio(twilio) => {
+                twilio.writer.clear(&mut twilio.text);
+                twilio.socket.feed(&twilio.text).await?;
+            }
+            Wire::Telnyx(telnyx) => {
+                telnyx.writer.clear(&mut telnyx.text);
+                telnyx.socket.feed(&telnyx.text).await?;
+            }
         }
+        self.flush().await
     }
 
     /// Sends what was queued.
     pub async fn flush(&mut self) -> Result<(), Lost> {
-        if !std::mem::take(&mut self.unsent) {
-            return Ok(());
-        }
-        match tokio::time::timeout(STUCK, self.socket.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Lost),
+        match &mut self.wire {
+            Wire::Twilio(twilio) => twilio.socket.flush().await,
+            Wire::Telnyx(telnyx) => telnyx.socket.flush().await,
         }
     }
 
     /// Takes leave: the carrier then asks what comes next.
     pub async fn close(&mut self) {
-        let _ = tokio::time::timeout(STUCK, async {
-            self.socket.send(Message::Close(None)).await?;
-            while let Some(Ok(_)) = self.socket.next().await {}
-            Ok::<_, axum::Error>(())
-        })
-        .await;
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        let missing = self.reader.counters().missing;
-        if missing > 0 {
-            metrics::counter!("offhook_media_messages_missing_total").increment(missing);
-            tracing::warn!(
-                missing,
-                "Messages were missing on a media socket: the caller was not heard as a whole"
-            );
+        match &mut self.wire {
+            Wire::Twilio(twilio) => twilio.socket.close().await,
+            Wire::Telnyx(telnyx) => telnyx.socket.close().await,
         }
     }
 }
 
-/// The socket is gone.
+impl TwilioSocket {
+    async fn next(&mut self, audio: &mut Vec<u8>) -> LineEvent {
+        loop {
+            let Some(text) = self.socket.next().await else { return LineEvent::Lost };
+            match self.reader.decode(&text, audio) {
+                Ok(MediaEvent::Stopped) => return LineEvent::HungUp,
+                Ok(event) => match told(event) {
+                    Some(event) => return event,
+                    None => continue,
+                },
+                Err(error) => skipped(&error, self.reader.counters().faults),
+            }
+        }
+    }
+}
+
+impl TelnyxSocket {
+    async fn next(&mut self, audio: &mut Vec<u8>) -> LineEvent {
+        loop {
+            let Some(text) = self.socket.next().await else { return LineEvent::Lost };
+            match self.reader.decode(&text, audio) {
+                // It waits for what it has overtaken.
+                Ok(MediaEvent::Audio) if audio.is_empty() => {}
+                Ok(event) => {
+                    if matches!(event, MediaEvent::Audio) {
+                        self.writer.set_byte_order(self.reader.byte_order());
+                        if self.reader.byte_order_is_settled()
+                            && let Some(found) = self.found.take()
+                        {
+                            found(self.reader.byte_order());
+                        }
+                    }
+                    if let Some(event) = told(event) {
+                        return event;
+                    }
+                }
+                Err(error) => skipped(&error, self.reader.counters().faults),
+            }
+        }
+    }
+}
+
+/// What a message of a carrier's tells about the line, if anything.
+fn told(event: MediaEvent) -> Option<LineEvent> {
+    match event {
+        MediaEvent::Audio => Some(LineEvent::Audio),
+        MediaEvent::Mark(name) => Some(LineEvent::Mark(name)),
+        MediaEvent::Dtmf(key) => Some(LineEvent::Key(key.into_inner())),
+        MediaEvent::Stopped => Some(LineEvent::Stopped),
+        MediaEvent::Connected | MediaEvent::Started(_) => None,
+    }
+}
+
+fn skipped(error: &dyn std::error::Error, faults: u64) {
+    if faults <= LOGGED_FAULTS {
+        tracing::warn!(%error, "Media message skipped");
+    }
+}
+
+impl Drop for TwilioSocket {
+    fn drop(&mut self) {
+        missed(self.reader.counters().missing);
+    }
+}
+
+impl Drop for TelnyxSocket {
+    fn drop(&mut self) {
+        missed(self.reader.counters().missing);
+    }
+}
+
+fn missed(missing: u64) {
+    if missing > 0 {
+        metrics::counter!("offhook_media_messages_missing_total").increment(missing);
+        tracing::warn!(
+            missing,
+            "Messages were missing on a media socket: the caller was not heard as a whole"
+        );
+    }
+}
+
+/// The line is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the media socket is lost")]
 pub struct Lost;

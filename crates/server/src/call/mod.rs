@@ -13,4 +13,7 @@ pub mod recorder;
 pub mod registry;
 pub mod rehearse;
 pub mod resume;
+mod socket;
+mod steering;
 mod voice;
+pub mod welcome;

@@ -2,18 +2,18 @@
 //! the carrier's words or what is said.
 
 use offhook_core::call::ReplyId;
+use offhook_media::coding::Coding;
 use std::collections::VecDeque;
 
-/// µ-law at 8 kHz: bytes a millisecond.
-pub(super) const BYTES_PER_MS: usize = 8;
 /// A mark is set after so much audio: often enough to know what was heard, seldom enough to cost nothing.
+/// No message to the carrier holds more, but for a piece that would be too short.
 const MARK_EVERY_MS: usize = 400;
-/// Audio in one message to the carrier at most.
-const MESSAGE_BYTES: usize = 8_000;
+/// No piece of audio that goes to the carrier is shorter, but the end of a reply: some carriers fill up what is with silence.
+const PIECE_MS: usize = 20;
 /// Audio kept of one reply at most: ten minutes. More is a voice gone mad.
-const MAX_REPLY_BYTES: usize = 600_000 * BYTES_PER_MS;
+const MAX_REPLY_MS: usize = 600_000;
 /// Audio that is known to be played is given back when it is at least this much.
-const TRIM_BYTES: usize = 32_000;
+const TRIM_MS: usize = 4_000;
 
 /// The next thing to send to the carrier.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,15 +78,21 @@ impl ReplyAudio {
     }
 }
 
-/// Everything that is or will be played.
-#[derive(Debug, Default)]
+/// Everything that is or will be played, in the coding of the call.
+#[derive(Debug)]
 pub struct Playout {
+    bytes_per_ms: usize,
     epoch: u32,
     paused: bool,
     replies: VecDeque<ReplyAudio>,
 }
 
 impl Playout {
+    /// Nothing to play yet.
+    pub fn new(coding: Coding) -> Self {
+        Playout { bytes_per_ms: coding.bytes_per_ms(), epoch: 0, paused: false, replies: VecDeque::new() }
+    }
+
     fn reply(&mut self, id: ReplyId) -> Option<&mut ReplyAudio> {
         self.replies.iter_mut().find(|r| r.id == id)
     }
@@ -109,18 +115,20 @@ impl Playout {
     }
 
     /// Adds audio of a reply; returns how much of it there is in ms, or `None` if the reply is no more.
-    pub fn audio(&mut self, id: ReplyId, mulaw: &[u8]) -> Option<u32> {
+    pub fn audio(&mut self, id: ReplyId, coded: &[u8]) -> Option<u32> {
+        let bytes_per_ms = self.bytes_per_ms;
         let reply = self.reply(id)?;
-        let room = MAX_REPLY_BYTES.saturating_sub(reply.len());
-        reply.audio.extend_from_slice(&mulaw[..mulaw.len().min(room)]);
-        Some((reply.len() / BYTES_PER_MS) as u32)
+        let room = (MAX_REPLY_MS * bytes_per_ms).saturating_sub(reply.len());
+        reply.audio.extend_from_slice(&coded[..coded.len().min(room)]);
+        Some((reply.len() / bytes_per_ms) as u32)
     }
 
     /// A reply's audio is all there; returns its length in ms.
     pub fn complete(&mut self, id: ReplyId) -> Option<u32> {
+        let bytes_per_ms = self.bytes_per_ms;
         let reply = self.reply(id)?;
         reply.complete = true;
-        Some((reply.len() / BYTES_PER_MS) as u32)
+        Some((reply.len() / bytes_per_ms) as u32)
     }
 
     /// Lets a reply be heard, after those before it.
@@ -147,8 +155,9 @@ impl Playout {
     /// Goes on with a reply from a moment of its audio.
     pub fn resume(&mut self, id: ReplyId, from_ms: u32) {
         self.paused = false;
+        let from = from_ms as usize * self.bytes_per_ms;
         if let Some(reply) = self.reply(id) {
-            let from = (from_ms as usize * BYTES_PER_MS).clamp(reply.trimmed, reply.len());
+            let from = from.clamp(reply.trimmed, reply.len());
             reply.rewind(from);
         }
     }
@@ -166,7 +175,7 @@ impl Playout {
         self.epoch += 1;
         // Clearing drops the audio of the others too: they go on from what is known to have been played.
         for reply in self.replies.iter_mut().filter(|r| r.playing && r.sent > 0) {
-            let from = (reply.played_ms as usize * BYTES_PER_MS).clamp(reply.trimmed, reply.len());
+            let from = (reply.played_ms as usize * self.bytes_per_ms).clamp(reply.trimmed, reply.len());
             reply.rewind(from);
         }
         true
@@ -191,14 +200,15 @@ impl Playout {
         if mark.epoch != self.epoch || self.paused {
             return None;
         }
+        let bytes_per_ms = self.bytes_per_ms;
         let reply = self.reply(mark.reply)?;
         // More than was sent cannot have been played, whatever a mark says that we did not send.
-        let played = (mark.ms as usize * BYTES_PER_MS).min(reply.sent);
-        let mark = Mark { ms: (played / BYTES_PER_MS) as u32, ..mark };
+        let played = (mark.ms as usize * bytes_per_ms).min(reply.sent);
+        let mark = Mark { ms: (played / bytes_per_ms) as u32, ..mark };
         reply.played_ms = mark.ms;
         if mark.done {
             self.replies.retain(|r| r.id != mark.reply);
-        } else if played >= reply.trimmed + TRIM_BYTES {
+        } else if played >= reply.trimmed + TRIM_MS * bytes_per_ms {
             reply.audio.drain(..played - reply.trimmed);
             reply.trimmed = played;
         }
@@ -210,11 +220,11 @@ impl Playout {
         if self.paused {
             return None;
         }
-        let epoch = self.epoch;
+        let (epoch, bytes_per_ms) = (self.epoch, self.bytes_per_ms);
         let index = self.replies.iter().position(|r| r.playing && !r.end_marked)?;
         let reply = &mut self.replies[index];
         let mark = |reply: &ReplyAudio, done| {
-            let ms = (reply.sent / BYTES_PER_MS) as u32;
+            let ms = (reply.sent / bytes_per_ms) as u32;
             Some(Outgoing::Mark(Mark { epoch, reply: reply.id, ms, done }))
         };
         let left = reply.len() - reply.sent;
@@ -225,18 +235,20 @@ impl Playout {
                 mark(reply, true)
             }
             _ if left == 0 => None,
+            // What is too short for a piece waits for more.
+            _ if left < PIECE_MS * bytes_per_ms && !reply.complete => None,
             None => {
                 reply.marked = Some(reply.sent);
                 mark(reply, false)
             }
-            Some(marked) if reply.sent >= marked + MARK_EVERY_MS * BYTES_PER_MS => {
+            Some(marked) if reply.sent >= marked + MARK_EVERY_MS * bytes_per_ms => {
                 reply.marked = Some(reply.sent);
                 mark(reply, false)
             }
             Some(marked) => {
-                let to_mark = marked + MARK_EVERY_MS * BYTES_PER_MS - reply.sent;
+                let to_mark = marked + MARK_EVERY_MS * bytes_per_ms - reply.sent;
                 let start = reply.sent - reply.trimmed;
-                let length = left.min(to_mark).min(MESSAGE_BYTES);
+                let length = left.min(to_mark.max(PIECE_MS * bytes_per_ms));
                 reply.sent += length;
                 Some(Outgoing::Audio(&reply.audio[start..start + length]))
             }
@@ -279,7 +291,7 @@ mod tests {
     }
 
     fn playing(replies: &[(ReplyId, usize)]) -> Playout {
-        let mut playout = Playout::default();
+        let mut playout = Playout::new(Coding::MU_LAW);
         for (id, bytes) in replies {
             playout.begin(*id);
             playout.audio(*id, &vec![7; *bytes]);
@@ -291,7 +303,7 @@ mod tests {
 
     #[test]
     fn audio_goes_out_between_marks_in_the_order_of_play() {
-        let mut playout = Playout::default();
+        let mut playout = Playout::new(Coding::MU_LAW);
         playout.begin(A);
         playout.begin(B);
         playout.audio(A, &[7; 800]);
@@ -302,6 +314,24 @@ mod tests {
         assert_eq!(drain(&mut playout), "0.2.0 a3200 0.2.400 a800");
         playout.complete(B);
         assert_eq!(drain(&mut playout), "0.2.500! 0.1.0 a800");
+    }
+
+    #[test]
+    fn no_piece_is_too_short_but_the_last() {
+        let mut playout = Playout::new(Coding::MU_LAW);
+        playout.begin(A);
+        playout.play(A);
+        let mut sent = Vec::new();
+        let mut add = |playout: &mut Playout, bytes: usize| {
+            playout.audio(A, &vec![7; bytes]);
+            sent.push(drain(playout));
+        };
+        for bytes in [100, 100, 2_900, 60, 140, 3_300] {
+            add(&mut playout, bytes);
+        }
+        playout.complete(A);
+        add(&mut playout, 0);
+        assert_eq!(sent, ["", "0.1.0 a200", "a2900", "", "a200", "0.1.412 a3200", "0.1.812 a100 0.1.825!"]);
     }
 
     #[test]
@@ -370,6 +400,20 @@ mod tests {
         playout.pause();
         playout.resume(A, 12_000);
         assert_eq!(drain(&mut playout), "1.1.12500!");
+    }
+
+    #[test]
+    fn marks_tell_the_same_moments_in_wideband() {
+        let mut playout = Playout::new(Coding::WIDE);
+        playout.begin(A);
+        assert_eq!(playout.audio(A, &[7; 16_000]), Some(500));
+        playout.complete(A);
+        playout.play(A);
+        assert_eq!(drain(&mut playout), "0.1.0 a12800 0.1.400 a3200 0.1.500!");
+        assert_eq!(playout.marked(Mark::read("0.1.400").unwrap()).unwrap().ms, 400);
+        playout.pause();
+        playout.resume(A, 450);
+        assert_eq!(drain(&mut playout), "1.1.450 a1600 1.1.500!");
     }
 
     #[test]

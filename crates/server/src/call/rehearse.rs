@@ -8,6 +8,7 @@ use crate::problem::chain;
 use crate::speech::Speech;
 use offhook_core::AgentVersionId;
 use offhook_core::call::{CallPlan, Command, Greeting, Input, ReplyId};
+use offhook_media::coding::Coding;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ async fn rehearse(speech: Arc<Speech>, plan: &CallPlan) -> Result<(), String> {
     const VOICE: u8 = 0;
     let (facts_in, mut facts) = mpsc::channel(FACTS_QUEUE);
     let (orders, orders_out) = mpsc::channel(ORDERS_QUEUE);
-    tokio::spawn(Pump::new(speech, facts_in).run(orders_out));
+    tokio::spawn(Pump::new(Coding::MU_LAW, speech, facts_in).run(orders_out));
     for (text, number) in sentences(plan).zip(1..) {
         let reply = ReplyId(number);
         let speak = Command::Speak { reply, voice: VOICE, text: text.to_owned(), fixed: true };

@@ -2,13 +2,17 @@
 
 use super::{Arrived, Refused};
 use crate::app::App;
-use crate::call::arrive::{self, Welcome};
+use crate::call::arrive;
 use crate::call::line::Line;
-use crate::call::registry::{Handle, Letter, Onward};
+use crate::call::registry::{Handle, Letter, OPENINGS, Onward};
+use crate::call::welcome::{SORRY, Welcome};
+use crate::carrier::CarrierControl;
+use crate::carrier::twilio::{MEDIA, MEDIA_OVER, STATUS, VOICE, VOICE_FALLBACK};
+use crate::connection::signing_secret;
 use crate::problem::chain;
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{OriginalUri, Path, State};
+use axum::extract::{DefaultBodyLimit, OriginalUri, Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -23,18 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Where Twilio asks what to do with a call.
-pub const VOICE: &str = "/hooks/twilio/voice";
-/// Where it asks when [`VOICE`] did not answer.
-pub const VOICE_FALLBACK: &str = "/hooks/twilio/voice-fallback";
-/// Where it tells how calls move on.
-pub const STATUS: &str = "/hooks/twilio/status";
-/// Where it asks what comes after a media socket.
-pub const MEDIA_OVER: &str = "/hooks/twilio/media-over";
-/// Where it opens media sockets, each call's below.
-const MEDIA: &str = "/hooks/twilio/media";
-/// How often it is told to open a media socket that it never opens.
-const OPENINGS: u32 = 3;
 /// How long a caller is held before the carrier asks again whether their call can go on, in seconds.
 const HOLD_S: u16 = 1;
 /// The name under which a ticket travels.
@@ -53,7 +45,8 @@ pub fn router() -> Router<Arc<App>> {
         .route(VOICE_FALLBACK, any(voice_fallback))
         .route(MEDIA_OVER, any(media_over))
         .route(STATUS, any(status))
-        .route("/hooks/twilio/media/{call}", get(media))
+        .route(&format!("{MEDIA}/{{call}}"), get(media))
+        .layer(DefaultBodyLimit::max(webhook::MAX_BODY_BYTES))
 }
 
 /// A webhook that was signed by an account of ours, and what it is about.
@@ -94,7 +87,7 @@ async fn believe<'a>(app: &App, arrived: &'a Arrived) -> Result<Believed<'a>, Re
     let targets = app.store.numbers_for_ring("twilio", claims.account(), &called).await?;
     let mut refusal = Refused::NoNumber;
     for target in targets {
-        let tokens: Vec<_> = target.secret.iter().cloned().collect();
+        let tokens: Vec<_> = target.secrets().map(|secret| signing_secret("twilio", secret)).collect();
         match Unverified::read(request)?.verify(&app.public_url, &tokens) {
             Ok(signed) => {
                 let about = match registry.find(&target.connection.id, &carrier_call) {
@@ -127,8 +120,7 @@ fn answer(app: &App, welcome: Welcome, ask_again: &str) -> Response {
         Welcome::Busy => Answer::Reject(Rejection::Busy),
         Welcome::Declined => Answer::Reject(Rejection::Rejected),
         Welcome::Sorry => {
-            let sorry = "We are sorry, we cannot take your call right now. Please try again later.";
-            let verbs = Sentence::new(sorry).map(Verb::Say).into_iter().chain([Verb::HangUp]);
+            let verbs = Sentence::new(SORRY).map(Verb::Say).into_iter().chain([Verb::HangUp]);
             Answer::Run(verbs.collect())
         }
         Welcome::Over => Answer::Run(vec![Verb::HangUp]),
@@ -138,6 +130,10 @@ fn answer(app: &App, welcome: Welcome, ask_again: &str) -> Response {
 
 fn say(answer: &Answer) -> Response {
     ([(header::CONTENT_TYPE, Answer::CONTENT_TYPE)], answer.render()).into_response()
+}
+
+fn control(app: &App, target: &RingTarget) -> CarrierControl {
+    CarrierControl::open(app, &target.connection, target.secret.as_ref())
 }
 
 /// Opens a media socket for a call, with a ticket that is good once.
@@ -169,7 +165,7 @@ async fn voice(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Response
         About::Number(_) if app.around.registry.is_draining() && ring.status == CallStatus::Ringing => {
             return Err(Refused::Stopping);
         }
-        About::Number(target) => arrive::ring(&app, &target, &ring).await?,
+        About::Number(target) => arrive::ring(&app, &target, &ring, &control(&app, &target)).await?,
     };
     Ok(answer(&app, welcome, VOICE))
 }
@@ -195,18 +191,18 @@ async fn voice_fallback(State(app): State<Arc<App>>, arrived: Arrived) -> Result
     let welcome = match (believed.about, trouble.unanswered) {
         // The process that was asked is gone; this one answers in its place.
         (About::Call(handle), true) => arrive::go(handle),
-        (About::Number(target), true) => {
-            arrive::ring(&app, &target, &trouble.ring).await.unwrap_or_else(|error| {
+        (About::Number(target), true) => arrive::ring(&app, &target, &trouble.ring, &control(&app, &target))
+            .await
+            .unwrap_or_else(|error| {
                 tracing::error!(error = chain(&error), "A caller gets an apology: the store failed");
-                arrive::sorry(&target.number.forward_to)
-            })
-        }
+                Welcome::sorry(&target.number.forward_to)
+            }),
         // The same answer would fail again.
         (About::Call(handle), false) => {
             handle.tell(Letter::NoMedia);
-            arrive::sorry(&handle.forward_to)
+            Welcome::sorry(&handle.forward_to)
         }
-        (About::Number(target), false) => arrive::sorry(&target.number.forward_to),
+        (About::Number(target), false) => Welcome::sorry(&target.number.forward_to),
     };
     Ok(answer(&app, welcome, VOICE))
 }
@@ -224,7 +220,7 @@ async fn media_over(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Res
         About::Call(handle) if handle.unopened() >= OPENINGS && !handle.is_over() => {
             tracing::error!(call.id = %handle.id, attempts = handle.unopened(), "A call ends: the carrier was told to open a media socket to {} and never did. If a proxy stands before this server, it must let WebSockets pass (the `Upgrade` header)", app.public_url.websocket(MEDIA));
             handle.tell(Letter::NoMedia);
-            arrive::sorry(&handle.forward_to)
+            Welcome::sorry(&handle.forward_to)
         }
         About::Call(handle) => {
             let welcome = arrive::go(handle.clone());
@@ -233,7 +229,9 @@ async fn media_over(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Res
             }
             welcome
         }
-        About::Number(target) => arrive::again(&app, &target, &over.carrier_call).await?,
+        About::Number(target) => {
+            arrive::again(&app, &target, &over.carrier_call, &control(&app, &target)).await?
+        }
     };
     Ok(answer(&app, welcome, MEDIA_OVER))
 }
@@ -313,5 +311,5 @@ async fn introduce(app: Arc<App>, handle: Arc<Handle>, mut socket: WebSocket) {
         tracing::warn!(call.id = %handle.id, "Media socket closed: its ticket is missing, used, late, or another call's");
         return;
     }
-    handle.tell(Letter::Line(Box::new(Line::new(socket, reader, &started.stream))));
+    handle.tell(Letter::Line(Box::new(Line::twilio(socket, reader, &started.stream))));
 }

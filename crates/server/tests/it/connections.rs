@@ -13,17 +13,16 @@ on_both!(a_connection_is_made_changed_listed_and_removed, a_secret_goes_in_and_n
 async fn a_connection_is_made_changed_listed_and_removed(house: House) {
     let new = json!({
         "kind": "twilio", "name": "Main line", "account": "AC00000000000000000000000000000001", "secret": "the auth token",
-        "config": { "region": "ie1", "edge": "dublin" },
+        "config": { "api_base": "http://127.0.0.1:9/one" },
     });
     let made = house.post("/api/connections", new).await;
     made.check(&expect![[r#"
         201 Created
         {
           "account": "AC00000000000000000000000000000001",
-          "checked_at": null,
+          "checked_at": "<time>",
           "config": {
-            "edge": "dublin",
-            "region": "ie1"
+            "api_base": "http://127.0.0.1:9/one"
           },
           "created_at": "<time>",
           "id": "con_…",
@@ -31,28 +30,30 @@ async fn a_connection_is_made_changed_listed_and_removed(house: House) {
           "name": "Main line",
           "revision": 1,
           "secret": "••••",
-          "status": "unchecked",
-          "status_reason": null,
+          "status": "error",
+          "status_reason": "the carrier cannot be reached: it did not answer; check the network between here and the carrier",
           "updated_at": "<time>"
         }
     "#]]);
     let path = format!("/api/connections/{}", made.id());
     let changed =
-        house.patch(&path, json!({ "name": "Second line", "config": {}, "secret": "the US token" })).await;
+        house.patch(&path, json!({ "name": "Second line", "config": { "api_base": "http://127.0.0.1:9" }, "secret": "the other token" })).await;
     changed.check(&expect![[r#"
         200 OK
         {
           "account": "AC00000000000000000000000000000001",
-          "checked_at": null,
-          "config": {},
+          "checked_at": "<time>",
+          "config": {
+            "api_base": "http://127.0.0.1:9"
+          },
           "created_at": "<time>",
           "id": "con_…",
           "kind": "twilio",
           "name": "Second line",
           "revision": 2,
           "secret": "••••",
-          "status": "unchecked",
-          "status_reason": null,
+          "status": "error",
+          "status_reason": "the carrier cannot be reached: it did not answer; check the network between here and the carrier",
           "updated_at": "<time>"
         }
     "#]]);
@@ -180,7 +181,7 @@ async fn a_carrier_is_tried_out_and_says_exactly_what_is_wrong() {
     let (account, token) = (settings.account_sid.clone(), settings.auth_token.expose().clone());
     let carrier = TwilioSim::start((Ipv4Addr::LOCALHOST, 0).into(), settings).await.unwrap();
     let new = json!({
-        "kind": "twilio", "name": "line", "account": account, "secret": "stale", "config": { "api_base": carrier.base_url() },
+        "kind": "twilio", "name": "line", "account": account, "secret": "cut off", "config": { "api_base": carrier.base_url() },
     });
     let path = format!("/api/connections/{}", house.post("/api/connections", new).await.id());
     let check = async || {
@@ -189,6 +190,9 @@ async fn a_carrier_is_tried_out_and_says_exactly_what_is_wrong() {
     };
     let (status, reason) = check().await;
     assert_eq!(status, "error");
+    expect!["the secret is not formed as the carrier's secrets are: a part of it may be missing; copy the whole of it from the carrier and paste it again"].assert_eq(reason.as_str().unwrap());
+    house.patch(&path, json!({ "secret": "feedfacefeedfacefeedfacefeedface" })).await;
+    let (_, reason) = check().await;
     expect!["the carrier does not accept these credentials; paste the account's id and its current token, and set its region if it has one"].assert_eq(reason.as_str().unwrap());
 
     house.patch(&path, json!({ "secret": token })).await;

@@ -1,7 +1,6 @@
 //! A call as it is driven, without a line: what cannot be undone waits for the store, and a machine that breaks ends its call.
 
 use crate::house::{self, House, until};
-use bytes::Bytes;
 use offhook_core::call::{Call, CallPlan, Greeting, Input};
 use offhook_core::entity::CallStatus;
 use offhook_core::{AgentId, ConnectionId};
@@ -12,7 +11,7 @@ use offhook_server::call::ledger::Ledger;
 use offhook_server::call::recorder::Lines;
 use offhook_server::call::registry::{Handle, Letter, Onward, Whose};
 use offhook_server::carrier::CarrierControl;
-use offhook_server::speech::Speech;
+use offhook_server::speech::{Recording, Speech};
 use offhook_store::{CallLease, LogFrom};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -39,7 +38,7 @@ fn drive(house: &House, lease: &Arc<CallLease>, machine: Machine) -> Result<Arc<
         max_tokens: 100,
         temperature_centi: None,
         phrases: house.app.phrases.clone(),
-        canned_apology: Bytes::new(),
+        canned_apology: Arc::new(Recording::of_samples(&[], 8_000)),
     };
     let whose = Whose {
         id: lease.call().clone(),
@@ -53,7 +52,6 @@ fn drive(house: &House, lease: &Arc<CallLease>, machine: Machine) -> Result<Arc<
         lease: lease.clone(),
         began_us: 0,
         whose,
-        media_over: house.app.public_url.page("/media-over"),
         speech: Arc::new(speech),
         abilities: Abilities,
         carrier: CarrierControl::None,

@@ -15,7 +15,7 @@ use offhook_server::call::recorder::Recorder;
 use offhook_server::call::registry::{Handle, Letter, MAILBOX, Registry, Whose};
 use offhook_server::live::Live;
 use offhook_server::router::{self, Stopping};
-use offhook_server::speech::Phrasebook;
+use offhook_server::speech::{Phrasebook, Recording};
 use offhook_server::telemetry::{self, LogFormat};
 use offhook_store::{
     AgentSpec, Begun, CallLease, ConnectionSpec, Environment, NewCall, Node, Scope, Store, StoreOptions,
@@ -161,7 +161,8 @@ impl House {
             node: Node::new(workspace.id.to_string(), 30_000, &*environment),
             phrases: Arc::new(Phrasebook::default()),
             rehearses: false,
-            canned_apology: Bytes::new(),
+            telnyx: Arc::default(),
+            canned_apology: Arc::new(Recording::of_samples(&[], 8_000)),
             environment,
             store,
         });

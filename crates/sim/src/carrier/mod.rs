@@ -2,10 +2,14 @@
 //! Nothing here shares a line with the adapters it tests: each carrier is written again from its documents.
 #![allow(clippy::disallowed_methods, reason = "a real server in real time, with ids that nobody chose")]
 
+mod network;
 mod phone;
 mod playout;
 mod robot;
+mod socket;
+pub mod telnyx;
 pub mod twilio;
 
+pub use network::Proxy;
 pub use phone::{Events, LineEvent, NotInTime, Party, Phone, Recording, SAMPLES_PER_MS, StreamLoss, What};
 pub use robot::{CallerStep, RobotReport, RobotTurn, follow};

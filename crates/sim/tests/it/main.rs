@@ -1,6 +1,10 @@
 //! The simulators over real sockets, against small servers written here.
 
 mod carrier;
+mod carrier_numbers;
 mod customer;
 mod provider;
+mod telnyx;
+mod telnyx_customer;
+mod telnyx_numbers;
 mod world;

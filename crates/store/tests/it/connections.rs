@@ -3,6 +3,7 @@ use offhook_core::entity::ConnectionStatus;
 use offhook_store::{ConnectionSpec, MissingKey, Page, Scope, StoreError, Vault, VaultError};
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
+use std::sync::Arc;
 
 on_both![
     a_connection_reads_back_without_its_secret,
@@ -13,6 +14,8 @@ on_both![
     a_connection_that_a_number_needs_stays,
     secrets_survive_a_change_of_the_vault_key,
     secrets_of_a_lost_key_can_be_given_up,
+    the_secret_before_signs_for_a_while,
+    a_key_that_comes_while_the_store_runs_is_found,
 ];
 
 async fn a_connection_reads_back_without_its_secret(db: Database) {
@@ -162,4 +165,33 @@ async fn secrets_of_a_lost_key_can_be_given_up(db: Database) {
     let bare = after.connection(&scope, &lost.id).await.unwrap();
     assert_eq!((bare.has_secret, bare.revision), (false, lost.revision + 1));
     assert_eq!(after.connection_secret(&scope, &kept.id).await.unwrap(), secret("the auth token"));
+}
+
+async fn the_secret_before_signs_for_a_while(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let believed = async || {
+        let number = &tenant.number.e164;
+        let targets = db.store.numbers_for_ring("twilio", None, number).await.unwrap();
+        targets[0].secrets().map(|secret| secret.expose().clone()).collect::<Vec<_>>()
+    };
+    let id = &tenant.connection.id;
+    let first = db.store.connection_secret(&tenant.scope, id).await.unwrap();
+    let spec = ConnectionSpec { secret: Some(secret("new")), ..twilio(&tenant.connection.name) };
+    db.store.replace_connection(&tenant.scope, id, tenant.connection.revision, &spec).await.unwrap();
+    assert_eq!(believed().await, ["new", first.expose().as_str()]);
+    assert_eq!(db.store.connection_secret(&tenant.scope, id).await.unwrap(), secret("new"));
+    db.store.forget_earlier_secret(&tenant.scope, id).await.unwrap();
+    assert_eq!(believed().await, ["new"]);
+}
+
+async fn a_key_that_comes_while_the_store_runs_is_found(db: Database) {
+    let (_, scope) = db.workspace("acme").await;
+    let id = db.store.create_connection(&scope, &twilio("line")).await.unwrap().id;
+    let both = || Vault::new(&key(2)).with_earlier(&key(1));
+    let running = db.open_again(Vault::new(&key(1))).await.with_keys_from(Arc::new(move || Some(both())));
+    assert_eq!(db.open_again(both()).await.reseal_secrets().await.unwrap(), 1);
+    assert_eq!(running.connection_secret(&scope, &id).await.unwrap(), secret("the auth token"));
+    let made = running.create_connection(&scope, &twilio("later")).await.unwrap().id;
+    let with_new_alone = db.open_again(Vault::new(&key(2))).await;
+    assert_eq!(with_new_alone.connection_secret(&scope, &made).await.unwrap(), secret("the auth token"));
 }

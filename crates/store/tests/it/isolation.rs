@@ -2,11 +2,12 @@
 
 use crate::calls::finished;
 use crate::database::{Database, Tenant, hours, node, number, receptionist, secret, twilio};
-use offhook_core::entity::{ApiKey, CallEvent, ConnectionStatus, Role};
-use offhook_core::{ConversationId, Pii};
+use offhook_core::entity::{ApiKey, CallEvent, ConnectionStatus, OperationKind, Role};
+use offhook_core::provisioning::{Provisioning, Task};
+use offhook_core::{AgentId, ConnectionId, ConversationId, OperationId, Pii};
 use offhook_store::{
-    AgentSpec, Apply, CallFilter, ConnectionSpec, Declaration, DeclaredNumber, LogBatch, LogFrom, NewCall,
-    NumberSpec, Page, Scope, Store, StoreError,
+    AgentSpec, Apply, CallFilter, ConnectionSpec, Declaration, DeclaredNumber, LineNumber, LogBatch, LogFrom,
+    NewCall, NewLine, NewOperation, NumberSpec, Page, Scope, Store, StoreError,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -33,6 +34,10 @@ const WITHOUT_SCOPE: &[&str] = &[
     "ping",
     "release_call",
     "claim_left",
+    "claim_operations",
+    "claim_unchecked",
+    "hold_operation",
+    "save_operation",
     "node_seen",
     "renew_leases",
     "reseal_secrets",
@@ -71,6 +76,7 @@ struct Victim {
     tenant: Tenant,
     key: ApiKey,
     call: ConversationId,
+    operation: OperationId,
 }
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = Result<String, StoreError>> + 'a>>;
@@ -108,6 +114,9 @@ const CASES: &[Case] = cases! {
     (begin_call, Workspace, NotFound): |t| begin(t, NewCall {
         agent_version: Some(t.victim.tenant.agent.current.clone()), ..t.own.ring("CA 2")
     });
+    (begin_operation, Workspace, NotFound): |t| begin_operation(t, Some(&t.victim.tenant.agent.id), None);
+    (begin_operation, Workspace, NotFound): |t| begin_operation(t, None, None);
+    (begin_operation, Organization, NotFound): |t| begin_operation(t, None, Some(&t.victim.tenant.connection.id));
     (call, Workspace, NotFound): |t| t.store.call(&t.intruder, &t.victim.call);
     (call_of_carrier, Workspace, NotFound): |t| {
         t.store.call_of_carrier(&t.intruder, &t.victim.tenant.connection.id, "CA victim")
@@ -118,6 +127,9 @@ const CASES: &[Case] = cases! {
     (connection, Organization, NotFound): |t| t.store.connection(&t.intruder, &t.victim.tenant.connection.id);
     (connection_secret, Organization, NotFound): |t| {
         t.store.connection_secret(&t.intruder, &t.victim.tenant.connection.id)
+    };
+    (forget_earlier_secret, Organization, NotFound): |t| {
+        t.store.forget_earlier_secret(&t.intruder, &t.victim.tenant.connection.id)
     };
     (connections, Organization, Own): |t| t.store.connections(&t.intruder, &page());
     (conversation, Workspace, NotFound): |t| t.store.conversation(&t.intruder, &t.victim.call);
@@ -137,11 +149,27 @@ const CASES: &[Case] = cases! {
         t.store.delete_connection(&t.intruder, &t.victim.tenant.connection.id)
     };
     (delete_number, Workspace, NotFound): |t| t.store.delete_number(&t.intruder, &t.victim.tenant.number.id);
+    (held_numbers, Organization, NotFound): |t| {
+        t.store.held_numbers(&t.intruder, &t.victim.tenant.connection.id)
+    };
     (load_log, Workspace, NotFound): |t| t.store.load_log(&t.intruder, &t.victim.call, LogFrom::Start);
     (load_log, Workspace, NotFound): |t| t.store.load_log(&t.intruder, &t.victim.call, LogFrom::Snapshot);
     (messages, Workspace, NotFound): |t| t.store.messages(&t.intruder, &t.victim.call);
     (number, Workspace, NotFound): |t| t.store.number(&t.intruder, &t.victim.tenant.number.id);
+    (number_checked, Workspace, NotFound): |t| {
+        t.store.number_checked(&t.intruder, &t.victim.tenant.number.id, Some("mine"))
+    };
     (numbers, Workspace, Own): |t| t.store.numbers(&t.intruder, &page());
+    (numbers_of_agent, Workspace, NotFound): |t| {
+        t.store.numbers_of_agent(&t.intruder, &t.victim.tenant.agent.id)
+    };
+    (numbers_of_connection, Organization, NotFound): |t| {
+        t.store.numbers_of_connection(&t.intruder, &t.victim.tenant.connection.id)
+    };
+    (operation, Workspace, NotFound): |t| t.store.operation(&t.intruder, &t.victim.operation);
+    (operation_steps, Workspace, NotFound): |t| t.store.operation_steps(&t.intruder, &t.victim.operation);
+    (operations, Workspace, Own): |t| t.store.operations(&t.intruder, None, &page());
+    (operations, Workspace, NotFound): |t| operations_of_agent(t);
     (replace_connection, Organization, NotFound): |t| replace_connection(t);
     (replace_number, Workspace, NotFound): |t| replace_number(t);
     (revoke_api_key, Workspace, NotFound): |t| t.store.revoke_api_key(&t.intruder, &t.victim.key.id);
@@ -226,7 +254,14 @@ async fn victim(db: &Database) -> Victim {
     db.store.finish_call(&lease, &finished()).await.unwrap();
     let live = db.call(&tenant, "CA live", &node("a")).await;
     db.store.release_call(&live).await.unwrap();
-    Victim { call: live.call().clone(), key, tenant }
+    let stop = NewOperation {
+        kind: OperationKind::Stop,
+        agent: Some(tenant.agent.id.clone()),
+        connection: None,
+        lines: vec![],
+    };
+    let (operation, _) = db.store.begin_operation(&tenant.scope, &stop, &node("a")).await.unwrap();
+    Victim { call: live.call().clone(), key, tenant, operation: operation.id }
 }
 
 impl Victim {
@@ -239,6 +274,7 @@ impl Victim {
             tenant.number.id.to_string(),
             self.key.id.to_string(),
             self.call.to_string(),
+            self.operation.to_string(),
         ]
     }
 }
@@ -247,7 +283,7 @@ impl Victim {
 async fn everything(t: &Trespass) -> String {
     let (store, scope) = (&t.store, &t.victim.tenant.scope);
     let mut all = format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         store.workspace(scope).await.unwrap(),
         store.connection(scope, &t.victim.tenant.connection.id).await.unwrap(),
         store.agents(scope, &page()).await.unwrap(),
@@ -255,6 +291,7 @@ async fn everything(t: &Trespass) -> String {
         store.api_keys(scope, &page()).await.unwrap(),
         store.conversations(scope, &page()).await.unwrap(),
         store.audit_events(scope, &page()).await.unwrap(),
+        store.operations(scope, None, &page()).await.unwrap(),
     );
     let calls = store.calls(scope, CallFilter::All, &page()).await.unwrap();
     for call in &calls.rows {
@@ -291,6 +328,25 @@ fn same_names(theirs: &Tenant) -> Declaration {
 
 async fn begin(t: &Trespass, new: NewCall) -> Result<impl Debug + use<>, StoreError> {
     t.store.begin_call(&t.intruder, &new, &node("mine")).await
+}
+
+async fn begin_operation(
+    t: &Trespass,
+    agent: Option<&AgentId>,
+    connection: Option<&ConnectionId>,
+) -> Result<impl Debug + use<>, StoreError> {
+    let number = LineNumber::Known(t.victim.tenant.number.id.clone());
+    let new = NewOperation {
+        kind: if connection.is_some() { OperationKind::Disconnect } else { OperationKind::Start },
+        agent: agent.cloned(),
+        connection: connection.cloned(),
+        lines: vec![NewLine { number, machine: Provisioning::new(Task::Release) }],
+    };
+    t.store.begin_operation(&t.intruder, &new, &node("mine")).await
+}
+
+async fn operations_of_agent(t: &Trespass) -> Result<impl Debug + use<>, StoreError> {
+    t.store.operations(&t.intruder, Some(&t.victim.tenant.agent.id), &page()).await
 }
 
 async fn claim(t: &Trespass) -> Result<impl Debug + use<>, StoreError> {

@@ -12,5 +12,6 @@ mod isolation;
 mod leases;
 mod log;
 mod numbers;
+mod operations;
 mod organizations;
 mod pages;

@@ -32,7 +32,12 @@ async fn a_number_is_taken_once_and_its_holder_is_named(db: Database) {
     let spec = number(&tenant.connection, &tenant.agent, "+14155550100");
     let error = db.store.create_number(&tenant.scope, &spec).await.unwrap_err();
     let id = &tenant.number.id;
-    assert_eq!(error.to_string(), format!("this phone number is taken: `line +14155550100` ({id}) has it"));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "this phone number is taken: `line +14155550100` ({id}) has it, and agent `reception` answers it"
+        )
+    );
 
     let sibling = db.store.create_workspace(&tenant.scope, &hours("second")).await.unwrap();
     let sibling = db.tenant_in(sibling, "+14155550101").await;

@@ -13,7 +13,7 @@ use super::super::phone::{Line, NotInTime, Party};
 use super::execute::Next;
 use super::stream::Network;
 use super::twiml::Hook;
-use super::webhook::{Request, Signing, WebhookKind, Webhooks};
+use super::webhook::{Request, Signing, WebhookKind};
 use super::{AfterLoss, Sim, new_sid, rfc2822};
 
 /// Orders that a call may have waiting; more than one is already a race of the customer's.
@@ -188,14 +188,15 @@ impl std::ops::Deref for Call {
 impl Call {
     /// A call that waits; its orders go to whoever conducts it.
     pub(super) fn new(
-        sim: &Sim,
+        sim: &Arc<Sim>,
         origin: Origin,
         status_hook: Option<StatusHook>,
         delivery: CallbackDelivery,
     ) -> (Arc<Call>, mpsc::Receiver<Order>) {
         let (orders, received) = mpsc::channel(MAX_ORDERS);
         let (events, hook) = status_hook.map_or_else(Default::default, |told| (told.events, Some(told.hook)));
-        let callbacks = hook.is_some().then(|| deliver(sim.webhooks.clone(), delivery));
+        let sid = new_sid("CA");
+        let callbacks = hook.is_some().then(|| deliver(sim.clone(), sid.clone(), delivery));
         let now = Timestamp::now();
         let facts = Facts {
             status: CallStatus::Queued,
@@ -208,7 +209,7 @@ impl Call {
             callbacks,
         };
         let call = Call {
-            sid: new_sid("CA"),
+            sid,
             origin,
             line: Line::place(),
             account_sid: sim.settings.account_sid.clone(),
@@ -385,9 +386,15 @@ impl Params {
 }
 
 /// Sends the callbacks of one call in the way that was asked for, until the call drops the sender.
-fn deliver(webhooks: Arc<Webhooks>, delivery: CallbackDelivery) -> mpsc::UnboundedSender<Request> {
+fn deliver(sim: Arc<Sim>, call_sid: String, delivery: CallbackDelivery) -> mpsc::UnboundedSender<Request> {
     let (sender, mut requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
+        // Best effort, as documented: a failure is shown in the debugger, and that is all.
+        let send = async |request: Request| {
+            if let Err(failure) = sim.webhooks.send(request.clone()).await {
+                sim.webhook_failed(&call_sid, &failure, &request);
+            }
+        };
         let mut held = Vec::new();
         while let Some(request) = requests.recv().await {
             match delivery {
@@ -399,11 +406,10 @@ fn deliver(webhooks: Arc<Webhooks>, delivery: CallbackDelivery) -> mpsc::Unbound
                 CallbackDelivery::LateMs(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
                 CallbackDelivery::InOrder => {}
             }
-            // Best effort, as documented: the record of the webhook tells what came of it.
-            let _ = webhooks.send(request).await;
+            send(request).await;
         }
         for request in held.into_iter().rev() {
-            let _ = webhooks.send(request).await;
+            send(request).await;
         }
     });
     sender

@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 
 use super::call::Call;
 use super::webhook::{Signing, WebhookFailure, WebhookKind};
-use super::{AfterLoss, Alert, CallOrder, Callee, RestFaults, Sim, WebhookRecord, place_inbound};
+use super::{
+    AfterLoss, Alert, CallOrder, Callee, RestFaults, RestRecord, RestTrouble, Sim, WebhookRecord, Which,
+    place_inbound,
+};
 
 pub(super) fn router() -> Router<Arc<Sim>> {
     Router::new()
@@ -28,6 +31,8 @@ pub(super) fn router() -> Router<Arc<Sim>> {
         .route("/_sim/calls/{sid}/lose-socket", post(lose_socket))
         .route("/_sim/callees", post(callee))
         .route("/_sim/rest-faults", post(rest_faults))
+        .route("/_sim/rest-trouble", post(rest_trouble))
+        .route("/_sim/requests", get(requests))
         .route("/_sim/webhooks", get(webhooks))
         .route("/_sim/webhooks/repeat-last", post(repeat_last))
         .route("/_sim/webhooks/event", post(event))
@@ -140,6 +145,22 @@ async fn callee(Shared(sim): Sims, Json(party): Json<CalledParty>) -> StatusCode
 async fn rest_faults(Shared(sim): Sims, Json(faults): Json<RestFaults>) -> StatusCode {
     sim.lock().rest_faults = faults;
     StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+struct Planned {
+    #[serde(default)]
+    which: Which,
+    trouble: RestTrouble,
+}
+
+async fn rest_trouble(Shared(sim): Sims, Json(planned): Json<Planned>) -> StatusCode {
+    sim.lock().journal.plan(planned.which, planned.trouble);
+    StatusCode::NO_CONTENT
+}
+
+async fn requests(Shared(sim): Sims) -> Json<Vec<RestRecord>> {
+    Json(sim.lock().journal.records().cloned().collect())
 }
 
 async fn webhooks(Shared(sim): Sims) -> Json<Vec<WebhookRecord>> {

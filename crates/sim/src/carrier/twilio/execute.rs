@@ -120,20 +120,28 @@ impl<'a> Script<'a> {
 
     async fn load(&self, next: &Next) -> Result<Loaded, WebhookFailure> {
         let (hook, params) = match next {
-            Next::Twiml(text) => return Ok(Loaded { document: parse(text)?, hook: None }),
+            Next::Twiml(text) => {
+                let document = parse(text).inspect_err(|failure| {
+                    let complaint = Complaint { code: failure.code, message: failure.message.clone() };
+                    self.sim.alert(&self.call.sid, complaint);
+                })?;
+                return Ok(Loaded { document, hook: None });
+            }
             Next::Fetch { hook, params } => (hook, params),
         };
         let mut all = self.call.params();
         all.extend(params.iter().cloned());
-        let reply = self.sim.webhooks.send(self.call.request(WebhookKind::Voice, hook, all)).await?;
-        let hook = Hook { url: reply.url.clone(), method: hook.method };
-        Ok(Loaded { document: read(&reply)?, hook: Some(hook) })
+        let request = self.call.request(WebhookKind::Voice, hook, all);
+        let loaded = async {
+            let reply = self.sim.webhooks.send(request.clone()).await?;
+            let hook = Hook { url: reply.url.clone(), method: hook.method };
+            Ok(Loaded { document: read(&reply)?, hook: Some(hook) })
+        };
+        loaded.await.inspect_err(|failure| self.sim.webhook_failed(&self.call.sid, failure, &request))
     }
 
     /// The fallback URL, told what went wrong where; a fallback has none itself.
     fn fall_back(&self, failed: &Next, failure: &WebhookFailure) -> Option<Next> {
-        let complaint = Complaint { code: failure.code, message: failure.message.clone() };
-        self.sim.alert(&self.call.sid, complaint);
         let failed_url = match failed {
             Next::Fetch { hook, .. } => hook.url.as_str(),
             Next::Twiml(_) => "",

@@ -1,12 +1,17 @@
 //! Twilio as a real server on a socket: its REST API, its webhooks, its documents and its media streams, strict where Twilio is.
 //! Written from Twilio's documents alone; it knows nothing of the adapter that is tested against it.
 
+mod alert;
 mod call;
+mod console;
 mod control;
 mod dial;
 mod execute;
+mod faults;
+mod number;
 mod rest;
 mod sign;
+mod stock;
 mod stream;
 mod twiml;
 mod webhook;
@@ -16,7 +21,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use jiff::Timestamp;
 use offhook_core::Secret;
 use serde::{Deserialize, Serialize};
@@ -27,12 +31,20 @@ use tokio::time::Instant;
 use super::phone::{NotInTime, Party, Phone};
 use call::{Call, Order, Origin, StatusHook};
 use execute::Next;
-use rest::Number;
+use faults::{Journal, Wire, Wires};
+use number::Number;
+use rest::{Service, Trunk};
 use twiml::Complaint;
-use webhook::Webhooks;
+use webhook::{Request, WebhookFailure as Failure, Webhooks};
 
+pub use super::network::Proxy;
+pub use alert::{Alert, AlertRequest};
 pub use call::{CallStatus, CallbackDelivery, Direction};
-pub use rest::{ApiKey, Area, KeyKind, OwnedNumber};
+pub use console::NotChanged;
+pub use faults::{RestFaults, RestRecord, RestTrouble, Which};
+pub use number::{AddressRequirement, Capabilities, NumberState, OwnedNumber};
+pub use rest::{ApiKey, Area, KeyKind};
+pub use stock::{ForSale, NumberKind, Place};
 pub use stream::Network;
 pub use webhook::{Signing, WebhookFailure, WebhookKind, WebhookRecord};
 
@@ -51,6 +63,12 @@ pub struct TwilioSettings {
     pub keys: Vec<ApiKey>,
     /// Numbers that the account owns.
     pub numbers: Vec<OwnedNumber>,
+    /// Numbers that can be bought.
+    pub stock: Vec<ForSale>,
+    /// Whether it is a trial account, which may own one number.
+    pub trial: bool,
+    /// Whether a search names capabilities `SMS` and `MMS`, as some real answers do.
+    pub upper_case_capabilities: bool,
     /// The region where the credentials are valid: a host name of another one answers 401.
     pub region: String,
     /// Outgoing calls a second; more wait in the queue.
@@ -73,29 +91,6 @@ pub struct TwilioSettings {
     pub proxy: Option<Proxy>,
 }
 
-/// A proxy in front of the server: what is asked of the public address, and signed for it, arrives at the one behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    /// `https://phone.example.com`, perhaps with a path that the proxy takes away.
-    pub public: String,
-    /// `http://127.0.0.1:8080`
-    pub behind: String,
-}
-
-impl Proxy {
-    /// Where a request to this URL arrives: behind the proxy if it is its own, else where it says.
-    fn passes_on(&self, url: &str) -> String {
-        let websocket = |address: &str| address.replacen("http", "ws", 1);
-        let (public, behind) = (self.public.trim_end_matches('/'), self.behind.trim_end_matches('/'));
-        let ways = [(public.to_owned(), behind.to_owned()), (websocket(public), websocket(behind))];
-        let passed = ways.iter().find_map(|(public, behind)| {
-            let rest = url.strip_prefix(public.as_str())?;
-            rest.starts_with('/').then(|| format!("{behind}{rest}"))
-        });
-        passed.unwrap_or_else(|| url.to_owned())
-    }
-}
-
 impl Default for TwilioSettings {
     fn default() -> TwilioSettings {
         TwilioSettings {
@@ -103,6 +98,9 @@ impl Default for TwilioSettings {
             auth_token: Secret::new("0123456789abcdef0123456789abcdef".into()),
             keys: Vec::new(),
             numbers: Vec::new(),
+            stock: ForSale::assortment(),
+            trial: false,
+            upper_case_capabilities: false,
             region: "us1".into(),
             calls_per_second: 1.0,
             say_ms_per_character: 60,
@@ -211,29 +209,6 @@ pub enum NotPlaced {
     TooMany,
 }
 
-/// Something that Twilio's debugger would show: an error or a warning with its code.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Alert {
-    /// Twilio's error code.
-    pub code: u32,
-    /// What it was, in words.
-    pub message: String,
-    /// The call it belongs to.
-    pub call_sid: String,
-}
-
-/// Trouble that the REST API makes on demand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RestFaults {
-    /// So many requests are answered 429 (20429) from now on.
-    pub too_many_requests: u32,
-    /// So many requests are answered 503 from now on.
-    pub unavailable: u32,
-    /// Every request is answered 401 (20003), as by another region's host.
-    pub wrong_region: bool,
-}
-
 /// Whether the account may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -262,23 +237,24 @@ impl TwilioSim {
         let webhooks =
             Webhooks::new(settings.auth_token.clone(), settings.signs_default_port, settings.proxy.clone())
                 .map_err(std::io::Error::other)?;
-        let state =
-            State { numbers: settings.numbers.iter().map(Number::from).collect(), ..State::default() };
+        let state = State {
+            numbers: settings.numbers.iter().map(Number::from).collect(),
+            stock: settings.stock.clone(),
+            ..State::default()
+        };
         let sim = Arc::new(Sim {
             settings,
             webhooks: Arc::new(webhooks),
             state: Mutex::new(state),
             calls_changed: watch::Sender::new(()),
+            requests_changed: watch::Sender::new(()),
         });
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let router = rest::router().merge(control::router()).with_state(sim.clone());
-        let listener = listener.tap_io(|socket| {
-            // Without this the first byte of an answer can wait 40 ms for an acknowledgement.
-            let _ = socket.set_nodelay(true);
-        });
+        let router = router.into_make_service_with_connect_info::<Wire>();
         let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
+            if let Err(error) = axum::serve(Wires(listener), router).await {
                 tracing::error!(%error, "Simulated Twilio stopped serving");
             }
         });
@@ -330,16 +306,6 @@ impl TwilioSim {
     /// Sets what the party at a number does when it is called.
     pub fn callee(&self, number: &str, callee: Callee) {
         self.sim.lock().callees.insert(number.to_owned(), callee);
-    }
-
-    /// Makes the REST API fail on demand.
-    pub fn rest_faults(&self, faults: RestFaults) {
-        self.sim.lock().rest_faults = faults;
-    }
-
-    /// Suspends, closes or restores the account.
-    pub fn account_status(&self, status: AccountStatus) {
-        self.sim.lock().account_status = status;
     }
 
     /// Every webhook sent so far, the oldest first.
@@ -435,16 +401,26 @@ struct Sim {
     webhooks: Arc<Webhooks>,
     state: Mutex<State>,
     calls_changed: watch::Sender<()>,
+    requests_changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
 struct State {
     account_status: AccountStatus,
     numbers: Vec<Number>,
+    stock: Vec<ForSale>,
+    /// Of what a number was sold, so that its search stays one that exists.
+    sold: Vec<(String, NumberKind)>,
+    /// Numbers given back that lists still show, and in how many.
+    released: Vec<(Number, u32)>,
+    list_lag: u32,
+    trunks: Vec<Trunk>,
+    services: Vec<Service>,
     calls: Vec<Arc<Call>>,
     callees: BTreeMap<String, Callee>,
     alerts: VecDeque<Alert>,
     rest_faults: RestFaults,
+    journal: Journal,
     /// When the queue of outgoing calls lets the next one go.
     next_departure: Option<Instant>,
 }
@@ -472,7 +448,7 @@ impl Sim {
 
     fn callee_at(&self, number: &str) -> Callee {
         let state = self.lock();
-        let own = state.numbers.iter().find(|owned| owned.e164() == number);
+        let own = state.numbers.iter().find(|owned| owned.e164 == number);
         if own.is_some_and(|owned| owned.voice_hook().is_none()) {
             // A number of one's own without a voice URL fails at once and without a word.
             return Callee::Fails;
@@ -481,22 +457,31 @@ impl Sim {
     }
 
     fn owns(&self, number: &str) -> bool {
-        self.lock().numbers.iter().any(|owned| owned.e164() == number)
+        self.lock().numbers.iter().any(|owned| owned.e164 == number)
     }
 
     fn alert(&self, call_sid: &str, complaint: Complaint) {
-        let Complaint { code, message } = complaint;
+        self.raise(call_sid, complaint.code, complaint.message, None);
+    }
+
+    /// A webhook of a call brought nothing.
+    fn webhook_failed(&self, call_sid: &str, failure: &Failure, request: &Request) {
+        self.raise(call_sid, failure.code, failure.message.clone(), Some(request.into()));
+    }
+
+    fn raise(&self, call_sid: &str, code: u32, message: String, request: Option<AlertRequest>) {
         tracing::warn!(call.sid = call_sid, code, message, "Simulated Twilio raised an alert");
+        let (sid, at, call_sid) = (new_sid("NO"), Timestamp::now(), call_sid.to_owned());
         let mut state = self.lock();
         if state.alerts.len() == MAX_ALERTS {
             state.alerts.pop_front();
         }
-        state.alerts.push_back(Alert { code, message, call_sid: call_sid.to_owned() });
+        state.alerts.push_back(Alert { sid, at, code, message, call_sid, request });
     }
 }
 
 fn place_inbound(sim: &Arc<Sim>, order: CallOrder) -> Result<SimCall, NotPlaced> {
-    let number = sim.lock().numbers.iter().find(|number| number.e164() == order.to).cloned();
+    let number = sim.lock().numbers.iter().find(|number| number.e164 == order.to).cloned();
     let Some(number) = number else { return Err(NotPlaced::NotOwned(order.to)) };
     let origin = Origin {
         parent: None,
@@ -540,20 +525,6 @@ fn rfc2822(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_proxy_passes_on_its_own_addresses_only() {
-        let proxy =
-            Proxy { public: "https://a.example/phone".into(), behind: "http://127.0.0.1:8080/".into() };
-        for (asked, arrives) in [
-            ("https://a.example/phone/hooks/voice?a=b", "http://127.0.0.1:8080/hooks/voice?a=b"),
-            ("wss://a.example/phone/media", "ws://127.0.0.1:8080/media"),
-            ("https://a.example/phones/hooks", "https://a.example/phones/hooks"),
-            ("https://b.example/phone/hooks", "https://b.example/phone/hooks"),
-        ] {
-            assert_eq!(proxy.passes_on(asked), arrives);
-        }
-    }
 
     #[test]
     fn dates_are_rfc_2822_in_gmt() {

@@ -14,32 +14,22 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error, Message, http};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
-use url::{Host, Url};
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::super::phone::{FRAME_MS, FromPhone, SAMPLES_PER_MS, StreamLoss, What};
+use super::super::socket::{self, Socket, at};
 use super::call::Call;
 use super::twiml::{Complaint, Hook, Stream};
 use super::webhook::WebhookKind;
 use super::{AfterLoss, Sim, new_sid};
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A server that does not read for so long is gone.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 /// How long our close is waited for.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-/// The largest message that is taken: a minute and a half of audio.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_MARK_CHARACTERS: usize = 1_024;
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// How the network between the telephone and the carrier treats audio.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,39 +90,10 @@ pub(super) async fn run(
 }
 
 async fn connect(sim: &Sim, call: &Call, url: &str) -> Result<Socket, (StreamLoss, String)> {
-    let opening = async {
-        let arrives_at = sim.webhooks.arrives_at(url);
-        let mut request = arrives_at.as_str().into_client_request()?;
-        let headers = request.headers_mut();
-        headers.insert("user-agent", http::HeaderValue::from_static("Twilio.TmeWs/1.0"));
-        if let Some(signature) = sim.webhooks.signature(url, &[], call.signing) {
-            headers.insert(
-                "x-twilio-signature",
-                http::HeaderValue::try_from(signature).map_err(http::Error::from)?,
-            );
-        }
-        let tcp = connect_tcp(&arrives_at).await?;
-        tcp.set_nodelay(true)?;
-        let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
-        client_async_tls_with_config(request, tcp, Some(config), None).await
-    };
-    match timeout(CONNECT_LIMIT, opening).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(error @ Error::Http(_))) => Err((StreamLoss::Refused, error.to_string())),
-        Ok(Err(error)) => Err((StreamLoss::NotConnected, error.to_string())),
-        Err(_) => Err((StreamLoss::NotConnected, "no answer in time".into())),
-    }
-}
-
-async fn connect_tcp(url: &str) -> std::io::Result<TcpStream> {
-    let url = Url::parse(url).map_err(std::io::Error::other)?;
-    let port = url.port_or_known_default().unwrap_or_default();
-    match url.host() {
-        Some(Host::Domain(name)) => TcpStream::connect((name, port)).await,
-        Some(Host::Ipv4(ip)) => TcpStream::connect((ip, port)).await,
-        Some(Host::Ipv6(ip)) => TcpStream::connect((ip, port)).await,
-        None => Err(std::io::Error::other("the URL names no host")),
-    }
+    let arrives_at = sim.webhooks.arrives_at(url);
+    let mut headers = vec![("user-agent", "Twilio.TmeWs/1.0".to_owned())];
+    headers.extend(sim.webhooks.signature(url, &[], call.signing).map(|value| ("x-twilio-signature", value)));
+    socket::connect(&arrives_at, &headers).await
 }
 
 /// What is told about a stream outside of its socket.
@@ -264,7 +225,7 @@ impl Pump {
                 StreamEnd::Closed
             }
             Stopped::OnDemand(then) => {
-                self.reset();
+                socket::reset(&self.socket);
                 self.report.ended(Some((StreamLoss::Broken, "the socket was lost on demand".into())));
                 StreamEnd::Lost(then)
             }
@@ -445,33 +406,8 @@ impl Pump {
         // A server that does not answer a close is left alone.
         let _ = timeout(CLOSE_LIMIT, agreed).await;
     }
-
-    /// Makes the coming drop of the socket a TCP reset.
-    fn reset(&self) {
-        let tcp = match self.socket.get_ref() {
-            MaybeTlsStream::Plain(tcp) => tcp,
-            MaybeTlsStream::Rustls(tls) => tls.get_ref().0,
-            _ => return,
-        };
-        if let Err(error) = tcp.set_zero_linger() {
-            tracing::warn!(%error, "The socket is closed instead of reset");
-        }
-    }
 }
 
 fn broken(error: Error) -> Stopped {
-    let loss = match &error {
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::ConnectionClosed => {
-            StreamLoss::ClosedByServer
-        }
-        _ => StreamLoss::Broken,
-    };
-    Stopped::Broken(loss, error.to_string())
-}
-
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
+    Stopped::Broken(socket::loss(&error), error.to_string())
 }
