@@ -8,7 +8,7 @@ use offhook_sim::carrier::telnyx::{
     AfterLoss, AnswerRate, ByteOrder, CallOrder, CallState, Callee, Codec, Delivery, HangupCause,
     HangupSource, Manners, Signing, SimCall, TelnyxSim,
 };
-use offhook_sim::carrier::{Phone, StreamLoss, What};
+use offhook_sim::carrier::{LineEvent, Phone, StreamLoss, What};
 use serde_json::{Value, json};
 
 use crate::customer::{LIMIT, tone};
@@ -269,9 +269,15 @@ async fn what_is_spoken_played_pressed_and_gathered_is_told() {
     assert_eq!(customer.until_told("call.gather.ended", 3).await.payload()["digits"], "42");
     api.command(&call, "gather", json!({"initial_timeout_millis": 10})).await;
     assert_eq!(customer.until_told("call.gather.ended", 4).await.payload()["status"], "timeout");
+    let patient =
+        json!({"payload": "Well?", "voice": "AWS.Polly.Joanna", "timeout_millis": 10, "maximum_tries": 2});
+    api.command(&call, "gather_using_speak", patient).await;
+    assert_eq!(customer.until_told("call.gather.ended", 5).await.payload()["status"], "timeout");
+    let asked = |event: &&LineEvent| event.what == What::CarrierSaid { text: "Well?".into() };
+    assert_eq!(call.phone().history().iter().filter(asked).count(), 2);
     api.command(&call, "gather", json!({})).await;
     api.command(&call, "gather_stop", json!({})).await;
-    assert_eq!(customer.until_told("call.gather.ended", 5).await.payload()["status"], "cancelled");
+    assert_eq!(customer.until_told("call.gather.ended", 6).await.payload()["status"], "cancelled");
 
     api.command(&call, "send_dtmf", json!({"digits": "1w#", "duration_millis": 100})).await;
     for digit in ['1', '#'] {
@@ -283,7 +289,7 @@ async fn what_is_spoken_played_pressed_and_gathered_is_told() {
     );
     api.command(&call, "gather", json!({})).await;
     call.phone().hang_up();
-    assert_eq!(customer.until_told("call.gather.ended", 6).await.payload()["status"], "call_hangup");
+    assert_eq!(customer.until_told("call.gather.ended", 7).await.payload()["status"], "call_hangup");
 }
 
 #[tokio::test]
@@ -430,6 +436,28 @@ async fn a_parked_caller_stays_when_the_other_leg_ends() {
 }
 
 #[tokio::test]
+async fn a_leg_that_is_bridged_again_lets_the_first_one_go() {
+    let (sim, customer, api) = open().await;
+    let call = ring(&sim);
+    // Nobody answered it: the bridge does.
+    api.command(&call, "transfer", json!({"to": HUMAN})).await;
+    customer.until_told("call.bridged", 2).await;
+    let first = sim.until_called(LIMIT, HUMAN, 0).await.unwrap();
+    let second = dial(&sim, &api, json!({})).await;
+    second.until_state(LIMIT, |state| state == CallState::Answered).await.unwrap();
+    let bridge = json!({"call_control_id": call.control_id(), "prevent_double_bridge": true});
+    assert_eq!(code(api.try_command(&second, "bridge", bridge).await), (422, "10027".into()));
+    api.command(&call, "bridge", json!({"call_control_id": second.control_id()})).await;
+    first.until_over(LIMIT).await.unwrap();
+    call.phone().say(&tone(200));
+    until_heard(&second, 200).await;
+    assert_eq!(
+        code(api.try_command(&call, "bridge", json!({"call_control_id": "v3:x"})).await),
+        (422, "90015".into())
+    );
+}
+
+#[tokio::test]
 async fn a_referred_caller_leaves_where_the_other_side_takes_it() {
     let (sim, customer, api) = open().await;
     let call = ring(&sim);
@@ -448,6 +476,7 @@ async fn a_referred_caller_leaves_where_the_other_side_takes_it() {
 
 // Webhooks
 
+#[allow(clippy::disallowed_methods, reason = "how old a signature is can only be said by the clock")]
 fn verifies(sim: &TelnyxSim, headers: &HeaderMap, body: &[u8]) -> bool {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
@@ -828,6 +857,17 @@ async fn a_stream_shows_its_token_and_its_parameters() {
     let (_call, media, start) = streamed(&sim, &customer, &api, order, stream).await;
     assert_eq!(media.headers["x-telnyx-streaming-auth-token"], "secret");
     assert_eq!(start["start"]["custom_parameters"], json!({"ticket": "t1"}));
+}
+
+#[tokio::test]
+async fn a_simulator_that_stops_ends_its_calls_first() {
+    let (sim, customer, api) = open().await;
+    let order = CallOrder::new(NUMBER, CALLER);
+    let (call, mut media, _) = streamed(&sim, &customer, &api, order, wide_stream(&customer)).await;
+    sim.stop().await;
+    assert!(call.end().is_some());
+    media.next("stop").await;
+    customer.until_told("call.hangup", 1).await;
 }
 
 // The official package

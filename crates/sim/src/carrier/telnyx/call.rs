@@ -147,6 +147,13 @@ struct Facts {
     bridge: Option<Bridge>,
 }
 
+/// Which of two joined legs stay when the other one ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Parks {
+    pub(super) one: bool,
+    pub(super) other: bool,
+}
+
 /// The other leg, and what becomes of this one when that hangs up.
 struct Bridge {
     peer: Arc<Call>,
@@ -395,9 +402,11 @@ impl Call {
         self.lock().stream.clone()
     }
 
-    /// Connects two legs: what one hears, the other says.
-    pub(super) fn join(one: &Arc<Call>, other: &Arc<Call>, one_parks: bool) {
-        for (call, peer, parks) in [(one, other, one_parks), (other, one, false)] {
+    /// Connects two legs: what one hears, the other says. Whom they were connected with before, is let go.
+    pub(super) fn join(one: &Arc<Call>, other: &Arc<Call>, parks: Parks) {
+        one.part();
+        other.part();
+        for (call, peer, parks) in [(one, other, parks.one), (other, one, parks.other)] {
             call.lock().bridge = Some(Bridge { peer: peer.clone(), parks });
             call.tell("call.bridged", call.with_parties(json!({})));
         }

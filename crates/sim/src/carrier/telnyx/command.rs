@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::call::{Call, CallState, HangupCause};
+use super::call::{Call, CallState, HangupCause, Parks};
 use super::conduct::{Gather, Order, Sound};
 use super::dial::{Transfer, is_address};
 use super::request::{Body, Field, Kind, Refusal};
@@ -312,7 +312,11 @@ fn order(sim: &Arc<Sim>, call: &Arc<Call>, name: &str, body: &Body) -> Result<Op
                 CallState::Answered if Arc::ptr_eq(&peer, call) => return Err(invalid_id()),
                 CallState::Answered => {}
             }
-            Order::Bridge { peer, parks: body.text("park_after_unbridge").is_some() }
+            if body.flag("prevent_double_bridge") && peer.peer().is_some() {
+                return Err(impossible("The other call is bridged already."));
+            }
+            let parks = Parks { one: body.text("park_after_unbridge").is_some(), other: false };
+            Order::Bridge { peer, parks }
         }
         "speak" => Order::Sound(speech(body)?),
         "playback_start" => Order::Sound(file(body)?),
@@ -401,5 +405,6 @@ fn gather(body: &Body, alone: bool) -> Gather {
         total,
         first: if alone { ms("initial_timeout_millis", 5_000) } else { total },
         between: ms("inter_digit_timeout_millis", 5_000),
+        tries: body.whole("maximum_tries", 3),
     }
 }

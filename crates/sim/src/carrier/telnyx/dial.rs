@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::phone::Party;
 use super::account::{Shelf, target};
-use super::call::{Call, CallEnd, Direction, HangupCause, HangupSource, Origin};
+use super::call::{Call, CallEnd, CallState, Direction, HangupCause, HangupSource, Origin, Parks};
 use super::command::{self, DIAL_FIELDS};
 use super::conduct::{self, Limits, Order};
 use super::request::{Body, Refusal};
@@ -40,8 +40,8 @@ struct Departure {
     ring: Duration,
     limit: Duration,
     stream: Option<StreamWish>,
-    /// The leg that is joined once this one is answered, and whether it stays when this one ends.
-    joins: Option<(Arc<Call>, bool)>,
+    /// The leg that is joined once this one is answered; it is the first of the two.
+    joins: Option<(Arc<Call>, Parks)>,
 }
 
 pub(super) fn create(request: &RestRequest<'_>) -> Answer {
@@ -88,7 +88,7 @@ pub(super) fn create(request: &RestRequest<'_>) -> Answer {
         manners: sim.settings.manners,
         tells_cost: application["call_cost_in_webhooks"] == true,
     };
-    let parks = body.text("park_after_unbridge").is_some();
+    let parks = Parks { one: false, other: body.text("park_after_unbridge").is_some() };
     let departure = Departure {
         ring: Duration::from_secs(body.whole("timeout_secs", DEFAULT_RING_S)),
         limit: Duration::from_secs(body.whole("time_limit_secs", DEFAULT_LIMIT_S)),
@@ -161,7 +161,7 @@ pub(super) fn transfer(sim: &Arc<Sim>, call: &Arc<Call>, transfer: Transfer) {
         ring: transfer.ring,
         limit: transfer.limit,
         stream: None,
-        joins: Some((call.clone(), transfer.parks)),
+        joins: Some((call.clone(), Parks { one: transfer.parks, other: false })),
     };
     let (leg, orders) = Call::new(sim, origin);
     sim.add_call(leg.clone());
@@ -181,10 +181,13 @@ async fn depart(sim: Arc<Sim>, call: Arc<Call>, mut orders: mpsc::Receiver<Order
     }
     if let Some((other, parks)) = departure.joins {
         // The other leg may have hung up in the meantime; its part of the bridge would never end.
-        if other.end().is_some() {
-            call.order(Order::HangUp);
-        } else {
-            Call::join(&other, &call, parks);
+        match other.state() {
+            CallState::Over => call.order(Order::HangUp),
+            CallState::Answered => Call::join(&other, &call, parks),
+            CallState::Ringing => {
+                other.order(Order::Answer(None));
+                other.order(Order::Bridge { peer: call.clone(), parks });
+            }
         }
     }
     let limits = Limits { first_command: None, whole: departure.limit };
