@@ -195,7 +195,10 @@ async fn commands_are_possible_in_the_right_state_only() {
     assert_eq!(code(api.try_command(&call, "answer", json!({})).await), (422, "10027".into()));
     api.command(&call, "hangup", json!({"command_id": "end"})).await;
     call.until_over(LIMIT).await.unwrap();
-    assert_eq!(code(api.try_command(&call, "hangup", json!({})).await), (422, "90018".into()));
+    for _ in 0..2 {
+        let refused = api.try_command(&call, "hangup", json!({"command_id": "late"})).await;
+        assert_eq!(code(refused), (422, "90018".into()), "a refused command is not remembered");
+    }
     api.command(&call, "hangup", json!({"command_id": "end"})).await;
     let unknown = api.post("/calls/v3:nobody/actions/hangup", json!({})).await;
     assert_eq!(code(unknown), (422, "90015".into()));
@@ -378,6 +381,44 @@ async fn a_dial_that_cannot_be_is_refused() {
 }
 
 #[tokio::test]
+async fn who_answered_is_told_where_that_was_asked() {
+    let (sim, customer, api) = open().await;
+    let human = "+14155550178";
+    sim.callee(HUMAN, Callee::Machine { after_ms: 1 });
+    for (to, wish, expected) in [
+        (HUMAN, "detect", vec![("call.machine.detection.ended", "machine")]),
+        (human, "detect_beep", vec![("call.machine.detection.ended", "human")]),
+        (human, "premium", vec![("call.machine.premium.detection.ended", "human_residence")]),
+        (
+            HUMAN,
+            "premium",
+            vec![
+                ("call.machine.premium.detection.ended", "machine"),
+                ("call.machine.premium.greeting.ended", "beep_detected"),
+            ],
+        ),
+    ] {
+        let call = dial(&sim, &api, json!({"to": to, "answering_machine_detection": wish})).await;
+        for (event, result) in expected {
+            let told = customer.until_told_of(&call, event).await;
+            assert_eq!(told.payload()["result"], result, "{to} {wish}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_called_party_can_decline_by_hand_and_hear_keys_on_answering() {
+    let (sim, _customer, api) = open().await;
+    let call = dial(&sim, &api, json!({"send_digits_on_answer": "w7"})).await;
+    event(&call, |what| *what == What::DigitHeard { digit: '7' }).await;
+    sim.callee(HUMAN, Callee::NoAnswer);
+    let call = dial(&sim, &api, json!({})).await;
+    call.phone().hang_up();
+    let end = call.until_over(LIMIT).await.unwrap();
+    assert_eq!((end.cause, end.source), (HangupCause::CallRejected, HangupSource::Callee));
+}
+
+#[tokio::test]
 async fn more_than_150_calls_in_five_seconds_are_not_dialled() {
     let (_sim, _customer, api) = open().await;
     let order = json!({"connection_id": APPLICATION, "to": HUMAN, "from": NUMBER, "timeout_secs": 1});
@@ -550,6 +591,20 @@ async fn webhooks_come_twice_late_and_out_of_order_as_asked() {
     assert!(sim.repeat_last_webhook("call.initiated").await);
     assert_eq!(customer.told("call.initiated")[4].id(), customer.told("call.initiated")[3].id());
     assert!(!sim.repeat_last_webhook("call.cost").await);
+}
+
+#[tokio::test]
+async fn a_slow_webhook_holds_up_those_behind_it_only_where_asked() {
+    let (sim, customer, _api) = open().await;
+    // 408 stands for a server that does not answer in time.
+    customer.answer("/voice", &[408]);
+    let mut order = CallOrder::new(NUMBER, CALLER);
+    order.delivery = Some(Delivery::AtOnce);
+    let call = sim.call(order).unwrap();
+    customer.until_told("call.initiated", 1).await;
+    call.phone().hang_up();
+    customer.until_told("call.hangup", 1).await;
+    assert!(sim.webhooks().iter().all(|record| record.event_type == "call.hangup"));
 }
 
 #[tokio::test]

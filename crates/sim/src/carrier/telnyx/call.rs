@@ -212,16 +212,21 @@ impl Call {
         let _ = self.orders.try_send(order);
     }
 
-    /// Whether a command with this id was taken on this call a short time ago.
-    pub(super) fn knows_command(&self, id: &str) -> bool {
+    /// Remembers a command: whether none with this id was taken on this call a short time ago.
+    pub(super) fn note_command(&self, id: &str) -> bool {
         let now = Instant::now();
         let commands = &mut self.lock().commands;
         commands.retain(|(_, at)| now.duration_since(*at) < COMMAND_MEMORY);
-        commands.iter().any(|(known, _)| known == id)
+        if commands.iter().any(|(known, _)| known == id) {
+            return false;
+        }
+        commands.push_back((id.to_owned(), now));
+        true
     }
 
-    pub(super) fn note_command(&self, id: &str) {
-        self.lock().commands.push_back((id.to_owned(), Instant::now()));
+    /// Forgets a command that was refused.
+    pub(super) fn forget_command(&self, id: &str) {
+        self.lock().commands.retain(|(known, _)| known != id);
     }
 
     /// What a command says about the webhooks that follow it.

@@ -207,6 +207,7 @@ impl<'a> Desk<'a> {
     async fn obey(&mut self, order: Order) -> Option<Ended> {
         self.first_command_by = None;
         match order {
+            Order::Answer(_) if self.call.state() == CallState::Answered => {}
             Order::Answer(wish) => {
                 self.call.answer();
                 self.ends_by = Some(Instant::now() + self.whole);
@@ -220,6 +221,8 @@ impl<'a> Desk<'a> {
                 let cause = if answered { HangupCause::NormalClearing } else { HangupCause::CallRejected };
                 return Some(self.we_leave(cause));
             }
+            // Two commands may both have been accepted before the first one had its effect.
+            Order::StartStream(_) if self.call.stream().is_some() => {}
             Order::StartStream(wish) => stream::start(self.sim, self.call, *wish),
             Order::StopStream => {
                 if let Some(stream) = self.call.stream() {
@@ -227,6 +230,7 @@ impl<'a> Desk<'a> {
                 }
             }
             Order::Transfer(transfer) => dial::transfer(self.sim, self.call, *transfer),
+            Order::Bridge { peer, .. } if peer.end().is_some() => {}
             Order::Bridge { peer, parks } => Call::join(self.call, &peer, parks),
             Order::Sound(sound) => self.sound(sound),
             Order::StopSounds => {
@@ -373,7 +377,7 @@ impl<'a> Desk<'a> {
         };
         tell("call.refer.started", SIP_TRYING);
         let refused = match self.sim.callee_at(address) {
-            Callee::Answers { .. } => None,
+            Callee::Answers { .. } | Callee::Machine { .. } => None,
             Callee::Busy { .. } => Some(486),
             Callee::Rejects { .. } => Some(603),
             Callee::NoAnswer => Some(480),

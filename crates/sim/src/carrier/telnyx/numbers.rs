@@ -281,11 +281,9 @@ pub(super) fn list(request: &RestRequest<'_>) -> Answer {
     Ok((StatusCode::OK, query.page(shown)?))
 }
 
-/// Finds a number by its id, or by itself, as the API allows.
 fn find(sim: &Sim, id: &str) -> Result<Number, Refusal> {
     let state = sim.lock();
-    let found =
-        state.numbers.iter().find(|number| (number.id == id || number.e164 == id) && number.is_visible());
+    let found = state.numbers.iter().find(|number| number.id == id && number.is_visible());
     found.cloned().ok_or_else(Refusal::not_found)
 }
 

@@ -55,6 +55,8 @@ pub struct TelnyxSettings {
     pub play_ms: u64,
     /// Whether a filter for a number may begin with its plus: the OpenAPI file says that it then finds nothing.
     pub number_filter_takes_plus: bool,
+    /// How long it takes to tell a human from a machine, and then to hear the machine's greeting to its end.
+    pub detection_ms: u64,
     /// What stands in front of the server.
     pub proxy: Option<Proxy>,
 }
@@ -84,6 +86,7 @@ impl Default for TelnyxSettings {
             say_ms_per_character: 60,
             play_ms: 2_000,
             number_filter_takes_plus: true,
+            detection_ms: 50,
             proxy: None,
         }
     }
@@ -95,6 +98,11 @@ impl Default for TelnyxSettings {
 pub enum Callee {
     /// Picks up.
     Answers {
+        /// Time to the answer.
+        after_ms: u64,
+    },
+    /// Is an answering machine, which picks up, speaks and beeps.
+    Machine {
         /// Time to the answer.
         after_ms: u64,
     },
