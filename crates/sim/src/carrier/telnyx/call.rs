@@ -147,6 +147,13 @@ struct Facts {
     bridge: Option<Bridge>,
 }
 
+/// Which of two joined legs stay when the other one ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Parks {
+    pub(super) one: bool,
+    pub(super) other: bool,
+}
+
 /// The other leg, and what becomes of this one when that hangs up.
 struct Bridge {
     peer: Arc<Call>,
@@ -205,16 +212,21 @@ impl Call {
         let _ = self.orders.try_send(order);
     }
 
-    /// Whether a command with this id was taken on this call a short time ago.
-    pub(super) fn knows_command(&self, id: &str) -> bool {
+    /// Remembers a command: whether none with this id was taken on this call a short time ago.
+    pub(super) fn note_command(&self, id: &str) -> bool {
         let now = Instant::now();
         let commands = &mut self.lock().commands;
         commands.retain(|(_, at)| now.duration_since(*at) < COMMAND_MEMORY);
-        commands.iter().any(|(known, _)| known == id)
+        if commands.iter().any(|(known, _)| known == id) {
+            return false;
+        }
+        commands.push_back((id.to_owned(), now));
+        true
     }
 
-    pub(super) fn note_command(&self, id: &str) {
-        self.lock().commands.push_back((id.to_owned(), Instant::now()));
+    /// Forgets a command that was refused.
+    pub(super) fn forget_command(&self, id: &str) {
+        self.lock().commands.retain(|(known, _)| known != id);
     }
 
     /// What a command says about the webhooks that follow it.
@@ -395,9 +407,11 @@ impl Call {
         self.lock().stream.clone()
     }
 
-    /// Connects two legs: what one hears, the other says.
-    pub(super) fn join(one: &Arc<Call>, other: &Arc<Call>, one_parks: bool) {
-        for (call, peer, parks) in [(one, other, one_parks), (other, one, false)] {
+    /// Connects two legs: what one hears, the other says. Whom they were connected with before, is let go.
+    pub(super) fn join(one: &Arc<Call>, other: &Arc<Call>, parks: Parks) {
+        one.part();
+        other.part();
+        for (call, peer, parks) in [(one, other, parks.one), (other, one, parks.other)] {
             call.lock().bridge = Some(Bridge { peer: peer.clone(), parks });
             call.tell("call.bridged", call.with_parties(json!({})));
         }

@@ -131,15 +131,18 @@ fn fits(query: &Query, number: &ForSale) -> bool {
     let value = |name: &str| query.value(&format!("filter[{name}]"));
     let is = |name: &str, own: &str| value(name).is_none_or(|wished| wished.eq_ignore_ascii_case(own));
     let national = number.national();
+    let code = value("national_destination_code").unwrap_or_default();
+    // Documented: patterns are looked for behind the code where that is filtered as well.
+    let behind = national.strip_prefix(code).unwrap_or(national);
     is("country_code", &number.country)
         && is("locality", &number.locality)
         && is("rate_center", &number.locality)
         && is("administrative_area", &number.administrative_area)
         && is("phone_number_type", number.kind)
-        && value("national_destination_code").is_none_or(|code| national.starts_with(code))
-        && value("phone_number][starts_with").is_none_or(|start| national.starts_with(start))
-        && value("phone_number][ends_with").is_none_or(|end| national.ends_with(end))
-        && value("phone_number][contains").is_none_or(|part| national.contains(part))
+        && national.starts_with(code)
+        && value("phone_number][starts_with").is_none_or(|start| behind.starts_with(start))
+        && value("phone_number][ends_with").is_none_or(|end| behind.ends_with(end))
+        && value("phone_number][contains").is_none_or(|part| behind.contains(part))
         && query.values("filter[features]").iter().all(|wished| number.features.contains(wished))
 }
 
