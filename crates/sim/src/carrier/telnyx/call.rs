@@ -257,7 +257,7 @@ impl Call {
         }
         self.line.answer();
         self.changed.send_replace(());
-        self.tell("call.answered", self.with_parties(json!({"state": "answered", "tags": []})));
+        self.tell("call.answered", self.with_start(json!({"state": "answered", "tags": []})));
     }
 
     /// Ends the line, and then tells it.
@@ -284,7 +284,7 @@ impl Call {
             "call_quality_stats": if was_answered { quality } else { Value::Null },
             "tags": [],
         });
-        self.tell("call.hangup", self.with_parties(hangup));
+        self.tell("call.hangup", self.with_start(hangup));
         if self.tells_cost {
             self.tell_cost();
         }
@@ -330,13 +330,19 @@ impl Call {
             call["shaken_stir_attestation"] = "A".into();
             call["shaken_stir_validated"] = true.into();
         }
-        self.tell("call.initiated", self.with_parties(call));
+        self.tell("call.initiated", self.with_start(call));
     }
 
-    /// Adds what only some events carry: who calls whom, and since when.
+    /// Adds who calls whom, which not all events carry.
     pub(super) fn with_parties(&self, mut extra: Value) -> Value {
         extra["from"] = self.from.as_str().into();
         extra["to"] = self.to.as_str().into();
+        extra
+    }
+
+    /// Adds that, and since when.
+    fn with_start(&self, extra: Value) -> Value {
+        let mut extra = self.with_parties(extra);
         extra["start_time"] = timestamp(self.lock().started).into();
         extra
     }
@@ -413,7 +419,7 @@ impl Call {
         other.part();
         for (call, peer, parks) in [(one, other, parks.one), (other, one, parks.other)] {
             call.lock().bridge = Some(Bridge { peer: peer.clone(), parks });
-            call.tell("call.bridged", call.with_parties(json!({})));
+            call.tell("call.bridged", call.with_start(json!({})));
         }
     }
 

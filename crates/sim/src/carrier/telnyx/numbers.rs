@@ -194,6 +194,10 @@ impl Number {
 
     fn voice_json(&self) -> Value {
         let mut voice = self.voice.clone();
+        if let Some(fields) = voice.as_object_mut() {
+            // It can be set here and is documented to be shown on the number only.
+            fields.remove("caller_id_name_enabled");
+        }
         voice["record_type"] = "voice_settings".into();
         voice["id"] = self.id.as_str().into();
         voice["phone_number"] = self.e164.as_str().into();
@@ -341,6 +345,12 @@ pub(super) fn delete(request: &RestRequest<'_>, id: &str) -> Answer {
     request.sim.lock().numbers.retain(|other| other.id != number.id);
     let mut deleted = number.json(request.sim);
     deleted["status"] = "deleted".into();
+    if let Some(fields) = deleted.as_object_mut() {
+        // A deleted number is documented with fewer fields, and without null.
+        const NOT_SHOWN: [&str; 4] =
+            ["country_iso_alpha2", "emergency_status", "inbound_call_screening", "source_type"];
+        fields.retain(|name, value| !value.is_null() && !NOT_SHOWN.contains(&name.as_str()));
+    }
     shown(deleted)
 }
 

@@ -223,21 +223,23 @@ pub(super) fn create(request: &RestRequest<'_>) -> Answer {
     let now = timestamp(Timestamp::now());
     let met = sim.lock().order_outcome != OrderOutcome::WaitsForRequirements;
     let numbers: Vec<Value> = bought.iter().map(|number| ordered(number, met)).collect();
-    let order = json!({
+    let mut order = json!({
         "id": new_uuid(),
         "record_type": "number_order",
         "status": "pending",
         "phone_numbers": numbers,
         "phone_numbers_count": numbers.len(),
-        "connection_id": body.text("connection_id"),
-        "messaging_profile_id": body.text("messaging_profile_id"),
-        "billing_group_id": body.text("billing_group_id"),
-        "customer_reference": body.text("customer_reference"),
         "requirements_met": met,
         "sub_number_orders_ids": [new_uuid()],
         "created_at": now,
         "updated_at": now,
     });
+    // None of these is documented to be null: what was not given is not shown.
+    for field in ["connection_id", "messaging_profile_id", "billing_group_id", "customer_reference"] {
+        if let Some(value) = body.text(field) {
+            order[field] = value.into();
+        }
+    }
     let appears = Instant::now() + Duration::from_millis(sim.settings.orders_lag_ms);
     sim.lock().orders.push(NumberOrder { json: order.clone(), appears });
     if met {
@@ -282,7 +284,6 @@ fn ordered(number: &ForSale, met: bool) -> Value {
         "requirements_met": met,
         "requirements_status": if met { "approved" } else { "requirement-info-pending" },
         "regulatory_requirements": [],
-        "bundle_id": null,
     })
 }
 
