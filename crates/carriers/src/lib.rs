@@ -5,6 +5,7 @@ mod account;
 mod http;
 mod numbers;
 mod public_url;
+pub mod sip;
 pub mod telnyx;
 pub mod twilio;
 

@@ -2,10 +2,13 @@
 //! time is counted in samples, and what the sound means is decided elsewhere.
 
 pub mod coding;
+pub mod conceal;
 pub mod dtmf;
 pub mod echo;
 pub mod g711;
+pub mod jitter;
 pub mod level;
+pub mod opus;
 pub mod resample;
 pub mod vad;
 pub mod wav;
