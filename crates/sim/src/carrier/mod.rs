@@ -5,6 +5,7 @@
 mod phone;
 mod playout;
 mod robot;
+pub mod sip;
 pub mod twilio;
 
 pub use phone::{Events, LineEvent, NotInTime, Party, Phone, Recording, SAMPLES_PER_MS, StreamLoss, What};
