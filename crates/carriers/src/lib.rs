@@ -2,8 +2,10 @@
 //! Nothing here knows the agent, the store or the server; each carrier's own words stay inside its module.
 
 mod account;
+mod http;
 mod numbers;
 mod public_url;
+pub mod telnyx;
 pub mod twilio;
 
 use offhook_core::{E164, Pii, Secret};
@@ -21,7 +23,7 @@ pub use public_url::{NotAPublicUrl, PublicUrl};
 pub struct Ring {
     /// The carrier's id of this leg.
     pub carrier_call: String,
-    /// The carrier's id of the account that the call belongs to.
+    /// The carrier's id of the account that the call belongs to, or of the application in it that took the call.
     pub account: String,
     /// Who calls.
     pub from: Address,
@@ -86,8 +88,10 @@ pub struct StreamReport {
     pub carrier_call: String,
     /// The carrier's id of the account.
     pub account: String,
-    /// The carrier's id of the stream.
-    pub stream: String,
+    /// The carrier's id of the stream, where the carrier tells it.
+    pub stream: Option<String>,
+    /// The address that the stream was to lead to, with its ticket, where the carrier tells it.
+    pub url: Option<Secret<String>>,
     /// What happened.
     pub change: StreamChange,
     /// The carrier's own words about a failure.
@@ -161,6 +165,8 @@ pub enum CallStatus {
     Busy,
     /// Nobody picked up.
     NoAnswer,
+    /// The other end did not want it.
+    Rejected,
     /// It could not be put through.
     Failed,
     /// Withdrawn before anybody picked up.
@@ -181,7 +187,7 @@ impl CallStatus {
             Dialing => 1,
             Ringing => 2,
             InProgress => 3,
-            Completed | Busy | NoAnswer | Failed | Canceled => 4,
+            Completed | Busy | NoAnswer | Rejected | Failed | Canceled => 4,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Everything the server is made of, built once. It does not know routes.
 
 use crate::call::driver::Surroundings;
+use crate::carrier::telnyx::TelnyxLines;
 use crate::speech::{Phrasebook, Recording};
 use offhook_carriers::PublicUrl;
+use offhook_core::Secret;
 use offhook_store::{Environment, Node, Store};
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub struct App {
     pub phrases: Arc<Phrasebook>,
     /// Whether agents' fixed sentences are spoken before anybody rings.
     pub rehearses: bool,
+    /// What is known of Telnyx's lines.
+    pub telnyx: Arc<TelnyxLines>,
     /// The apology that needs no provider.
     pub canned_apology: Arc<Recording>,
     /// The clock and chance.
@@ -40,9 +44,14 @@ impl fmt::Debug for App {
 
 impl App {
     /// A random text that nobody can guess: 256 bits in hexadecimal.
-    pub fn ticket(&self) -> offhook_core::Secret<String> {
-        let mut bytes = [0; 32];
-        self.environment.fill(&mut bytes);
-        offhook_core::Secret::new(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    pub fn ticket(&self) -> Secret<String> {
+        ticket(&*self.environment)
     }
+}
+
+/// As [`App::ticket`], where there is only chance.
+pub(crate) fn ticket(environment: &dyn Environment) -> Secret<String> {
+    let mut bytes = [0; 32];
+    environment.fill(&mut bytes);
+    Secret::new(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }

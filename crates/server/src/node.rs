@@ -3,7 +3,7 @@
 
 use crate::app::App;
 use crate::call::registry::Letter;
-use crate::call::resume::{self, NotResumed, ROUSE_AFTER, ROUSE_AGAIN, Roused};
+use crate::call::resume::{self, NotResumed, ROUSE_AGAIN, Roused};
 use crate::problem::chain;
 use crate::telemetry;
 use offhook_core::ConversationId;
@@ -166,7 +166,6 @@ async fn orphans(app: &App, pulse: &Pulse) -> Result<Vec<CallLease>, StoreError>
 async fn care(app: Arc<App>, lease: CallLease) {
     let taken_up = || app.around.registry.is_draining() || app.around.registry.has(lease.call());
     let patience = Instant::now() + ORPHAN_PATIENCE;
-    tokio::time::sleep(ROUSE_AFTER).await;
     while !taken_up() {
         match resume::rouse(&app, &lease).await {
             Roused::Written => return,

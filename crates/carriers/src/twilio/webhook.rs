@@ -240,7 +240,8 @@ impl<'a> Signed<'a> {
                 .value("Timestamp")
                 .and_then(|t| Some(t.parse::<jiff::Timestamp>().ok()?.as_microsecond())),
             repeat_key: format!("{stream}+{event}"),
-            stream,
+            stream: Some(stream),
+            url: None,
         })
     }
 

@@ -116,6 +116,7 @@ pub fn app(config: &Config, store: Store, around: Surroundings, public_url: &str
         node: Node::new(node_name(config), config.server.lease_s * 1_000, &*environment),
         phrases: Arc::new(Phrasebook::default()),
         rehearses: config.server.rehearse,
+        telnyx: Arc::default(),
         canned_apology: Arc::new(Recording::of_samples(&apology.pcm, apology.rate_hz)),
         environment,
         store,

@@ -5,38 +5,19 @@ use super::driver::{self, Beginning, Machine, NotStarted};
 use super::plan::{self, NotReady};
 use super::registry::{Handle, Onward, Whose};
 use super::resume::{NotResumed, give_up, go_on};
+use super::welcome::Welcome;
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
-use crate::connection::signing_secret;
 use crate::live::{Happening, LiveEvent};
 use crate::problem::chain;
 use offhook_carriers::Ring;
 use offhook_core::call::log::LOG_REVISION;
 use offhook_core::entity::{CallStatus, Direction};
-use offhook_core::{AgentId, ConversationId, E164};
+use offhook_core::{AgentId, ConversationId};
 use offhook_store::{Begun, CallLease, NewCall, RingTarget, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What becomes of a caller.
-#[derive(Debug)]
-pub enum Welcome {
-    /// Their call is driven here: open its media.
-    Talk(Arc<Handle>),
-    /// Their call can go on in a moment: hold them, then ask again.
-    Hold,
-    /// Another phone rings.
-    Forward(E164),
-    /// As many talk to the agent as it may take.
-    Busy,
-    /// Nobody answers this number.
-    Declined,
-    /// Somebody should answer and cannot: an apology, in the carrier's voice.
-    Sorry,
-    /// The call is over.
-    Over,
-}
 
 /// Somebody rings, or their carrier asks once more about a call it has asked about before.
 ///
@@ -65,7 +46,7 @@ pub async fn ring(
         Err(error) => {
             let error = chain(&error);
             tracing::error!(number.id = %target.number.id, agent.id = %agent, error, "Call not taken: the agent is not ready");
-            return Ok(sorry(&target.number.forward_to));
+            return Ok(Welcome::sorry(&target.number.forward_to));
         }
     };
     if ready.max_open_calls.is_some_and(|most| app.around.registry.count_of(agent) >= most as usize) {
@@ -89,7 +70,7 @@ pub async fn ring(
         Begun::Existing(call) => return Ok(take_up(app, target, &call.id, call.started_at_us, carrier).await),
     };
     let begin = Beginning {
-        whose: whose(target, &lease, &ring.carrier_call, ready.agent),
+        whose: whose(target, &lease, &ring.carrier_call, ready.agent, carrier),
         lease: Arc::new(lease),
         began_us: app.environment.now_us(),
         speech: ready.speech,
@@ -104,7 +85,7 @@ pub async fn ring(
         Err(NotStarted::Broken) => {
             tracing::error!(call.id = %call, "Call not taken: its machine broke as it began");
             give_up(app, &lease).await;
-            return Ok(sorry(&target.number.forward_to));
+            return Ok(Welcome::sorry(&target.number.forward_to));
         }
     };
     metrics::counter!("offhook_calls_started_total").increment(1);
@@ -164,24 +145,25 @@ async fn take_up(
         Err(error) => {
             let error = chain(&error);
             tracing::error!(call.id = %call, error, "A call could not be taken up again");
-            sorry(&target.number.forward_to)
+            Welcome::sorry(&target.number.forward_to)
         }
     }
 }
 
-/// What a caller gets when nobody can answer them: somebody else's phone, or an apology.
-pub fn sorry(forward_to: &Option<E164>) -> Welcome {
-    forward_to.clone().map_or(Welcome::Sorry, Welcome::Forward)
-}
-
 /// What the carrier's requests about a call are answered with from now on.
-pub(super) fn whose(target: &RingTarget, lease: &CallLease, carrier_call: &str, agent: AgentId) -> Whose {
+pub(super) fn whose(
+    target: &RingTarget,
+    lease: &CallLease,
+    carrier_call: &str,
+    agent: AgentId,
+    carrier: &CarrierControl,
+) -> Whose {
     Whose {
         id: lease.call().clone(),
         connection: target.connection.id.clone(),
         carrier_call: carrier_call.to_owned(),
         agent,
-        tokens: target.secrets().map(|secret| signing_secret(&target.connection.kind, secret)).collect(),
+        tokens: carrier.signs_with(target),
         forward_to: target.number.forward_to.clone(),
     }
 }

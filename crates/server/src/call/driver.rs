@@ -5,14 +5,14 @@ use super::finish::{Ending, record};
 use super::ledger::Ledger;
 use super::pump::{FACTS_QUEUE, ORDERS_QUEUE, Order, Pump};
 use super::recorder::{Lines, Recorder};
-use super::registry::{Handle, Letter, MAILBOX, Onward, Registry, Whose};
-use super::resume::{self, ROUSE_AFTER, ROUSE_AGAIN};
+use super::registry::{Handle, Letter, MAILBOX, OPENINGS, Onward, Registry, Whose};
+use super::resume::{self, ROUSE_AGAIN};
+use super::steering::Steering;
 use crate::abilities::Abilities;
 use crate::carrier::CarrierControl;
 use crate::live::{Happening, Live, LiveEvent};
 use crate::problem::chain;
 use crate::speech::Speech;
-use offhook_carriers::CarrierError;
 use offhook_core::call::log::{digest, summary};
 use offhook_core::call::{
     AskId, Call, CallPlan, CallTime, Command, EndedReason, Fallback, Greeting, Input, Line, ToolId,
@@ -38,8 +38,10 @@ const LOG_EVERY: Duration = Duration::from_millis(500);
 const LOG_BACKLOG: usize = 20_000;
 /// How long an order that cannot be undone waits until the store has its line; then the caller is not kept waiting.
 const WRITTEN_PATIENCE: Duration = Duration::from_secs(1);
-/// When the carrier has not ended the call by itself, it is told by another way after this.
-const HANG_UP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a carrier may take to open a media socket that it was told to open.
+const OPENING: Duration = Duration::from_secs(2);
+/// How long until a carrier that does not ask is told to open the first media socket, should nothing else have done it.
+const FIRST_OPENING: Duration = Duration::from_secs(4);
 /// How long the apology of a machine that broke may take.
 const LAST_APOLOGY: Duration = Duration::from_secs(6);
 
@@ -111,6 +113,9 @@ struct Driver {
     reason: Option<EndedReason>,
     /// What was said, when the machine broke.
     said: Option<Vec<Line>>,
+    /// Audio has a way.
+    on_line: bool,
+    steering: Steering,
     /// The media is lost: since when the carrier should have asked what comes next, and when it is told to.
     rouse: Option<(Instant, Instant)>,
     tool_specs: Arc<[ToolSpec]>,
@@ -181,6 +186,10 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
     }
     let resumed = seq > 0;
     let tool_specs = call.plan().abilities.iter().map(|a| a.spec.clone()).collect();
+    let (registry, carrier) = (around.registry.clone(), begin.carrier.clone());
+    let steering = Steering { handle: handle.clone(), carrier, registry };
+    let told = !begin.carrier.asks() && begin.carrier.rouse_after().is_some();
+    let rouse = told.then(|| (Instant::now(), Instant::now() + FIRST_OPENING));
     let mut driver = Driver {
         answered: call.was_connected(),
         begin,
@@ -195,7 +204,9 @@ pub fn start(begin: Beginning, machine: Machine, around: Surroundings) -> Result
         let_go: false,
         reason: None,
         said: None,
-        rouse: None,
+        rouse,
+        on_line: false,
+        steering,
         tool_specs,
         log: Vec::new(),
         seq,
@@ -308,12 +319,8 @@ impl Driver {
                     pump_lives = false;
                     self.take(Input::HungUp { by_caller: false });
                 }
-                Event::Letter(Some(Letter::NoMedia)) => {
-                    let connected = self.call.was_connected();
-                    self.reason =
-                        Some(if connected { EndedReason::MediaLost } else { EndedReason::NeverConnected });
-                    self.take(Input::HungUp { by_caller: false });
-                }
+                Event::Letter(Some(Letter::NoMedia)) => self.no_media(),
+                Event::Letter(Some(Letter::OpenMedia)) => self.open_media(),
                 Event::Letter(Some(Letter::LetGo)) => self.let_go = true,
                 Event::Letter(None) => {}
             }
@@ -335,8 +342,15 @@ impl Driver {
             self.around.recorder.answered(&self.begin.lease, at_us);
         }
         match fact {
-            Input::MediaLost => self.rouse = Some((Instant::now(), Instant::now() + ROUSE_AFTER)),
-            Input::Connected | Input::HungUp { .. } => self.rouse = None,
+            Input::MediaLost => {
+                let now = Instant::now();
+                self.rouse = self.begin.carrier.rouse_after().map(|after| (now, now + after));
+                self.on_line = false;
+            }
+            Input::Connected | Input::HungUp { .. } => {
+                self.rouse = None;
+                self.on_line = fact == Input::Connected;
+            }
             _ => {}
         }
         let logged =
@@ -497,6 +511,7 @@ impl Driver {
             }
             Command::HangUp => self.hang_up(Onward::HangUp),
             Command::Forward { to } => self.hang_up(Onward::Forward(to)),
+            Command::SendDtmf { digits } if self.begin.carrier.presses() => self.steering.press(digits),
             other => self.order(Order::Do(other)),
         }
     }
@@ -558,24 +573,12 @@ impl Driver {
         }
     }
 
-    /// Lets go of the media socket: the carrier then asks what comes next. If it does not, it is told.
+    /// Lets go of the line: the carrier then asks what comes next, or is told.
     fn hang_up(&self, onward: Onward) {
         self.handle.set_onward(onward.clone());
         self.order(Order::HangUp);
-        let (registry, handle) = (self.around.registry.clone(), self.handle.clone());
-        let carrier = self.begin.carrier.clone();
         // The machine has given the call up: no media socket is left whose end the carrier would notice.
-        let given_up = self.call.is_finished();
-        tokio::spawn(async move {
-            if !given_up {
-                tokio::time::sleep(HANG_UP_PATIENCE).await;
-            }
-            if (given_up || registry.by_id(&handle.id).is_some())
-                && let Err(error) = carrier.end(&handle.carrier_call, &onward).await
-            {
-                tracing::warn!(call.id = %handle.id, %error, "The carrier was told to end a call and did not");
-            }
-        });
+        self.steering.end(onward, self.call.is_finished());
     }
 
     /// Hands over what is left of the log, and carries out what has waited for it.
@@ -593,24 +596,38 @@ impl Driver {
         });
     }
 
-    /// The media is lost and has not come back: a carrier that has not asked by now may never do by itself.
-    fn rouse(&self, since: Instant) {
-        if self.handle.onward() != Onward::MediaAgain || self.handle.asked_since(since) {
+    /// The media is lost and has not come back: a carrier that has not asked by now may never do by itself, and one that does not ask
+    /// has to be told.
+    fn rouse(&mut self, since: Instant) {
+        let asked = match self.begin.carrier.asks() {
+            true => self.handle.asked_since(since),
+            false => {
+                Instant::now().checked_sub(OPENING).is_some_and(|lately| self.handle.asked_since(lately))
+            }
+        };
+        if !asked {
+            self.open_media();
+        }
+    }
+
+    /// Has a media socket opened, unless the call goes elsewhere or it is hopeless.
+    fn open_media(&mut self) {
+        if self.on_line || self.handle.onward() != Onward::MediaAgain {
             return;
         }
-        let (handle, carrier) = (self.handle.clone(), self.begin.carrier.clone());
-        tokio::spawn(async move {
-            match carrier.media_again(&handle).await {
-                Ok(()) => {}
-                Err(CarrierError::NotFound | CarrierError::CallOver) => {
-                    handle.tell(Letter::Fact(Input::HungUp { by_caller: true }));
-                }
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::warn!(call.id = %handle.id, error, "The carrier could not be told to open another media socket");
-                }
-            }
-        });
+        if self.begin.carrier.asks() || self.handle.unopened() < OPENINGS {
+            return self.steering.media_again();
+        }
+        tracing::error!(call.id = %self.handle.id, attempts = self.handle.unopened(), "A call ends: the carrier was told to open a media socket and never did. If a proxy stands before this server, it must let WebSockets pass (the `Upgrade` header)");
+        self.steering.give_up();
+        self.no_media();
+    }
+
+    /// There is no way to talk.
+    fn no_media(&mut self) {
+        let connected = self.call.was_connected();
+        self.reason = Some(if connected { EndedReason::MediaLost } else { EndedReason::NeverConnected });
+        self.take(Input::HungUp { by_caller: false });
     }
 
     async fn finish(mut self) {

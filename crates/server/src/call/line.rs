@@ -3,8 +3,8 @@
 
 use super::socket::Socket;
 use axum::extract::ws::WebSocket;
-use offhook_carriers::MediaEvent;
-use offhook_carriers::twilio::media::{MediaReader, MediaWriter};
+use offhook_carriers::telnyx::ByteOrder;
+use offhook_carriers::{MediaEvent, telnyx, twilio};
 use offhook_media::coding::{Coding, Transcoder};
 use offhook_media::dtmf::{self, Keying};
 
@@ -20,7 +20,9 @@ pub enum LineEvent {
     Mark(String),
     /// A key.
     Key(char),
-    /// The carrier ended the stream: the call is over, or goes on elsewhere.
+    /// The call is over, or goes on elsewhere.
+    HungUp,
+    /// The carrier ended the stream; what became of the call it tells in another way.
     Stopped,
     /// The socket broke without a word.
     Lost,
@@ -31,8 +33,8 @@ pub struct Line {
     wire: Wire,
     /// How the call's audio is coded.
     coding: Coding,
-    /// The ways between the wire's coding and the call's, where they differ.
-    ways: Option<Ways>,
+    /// The way from the wire's coding to the call's, where they differ.
+    way: Option<Way>,
     /// What was last heard, as it came.
     heard: Vec<u8>,
 }
@@ -40,20 +42,41 @@ pub struct Line {
 /// What carries a line.
 enum Wire {
     Twilio(TwilioSocket),
+    Telnyx(TelnyxSocket),
 }
 
-struct Ways {
-    from_wire: Transcoder,
-    to_wire: Transcoder,
+struct Way {
+    transcoder: Transcoder,
     /// What was last heard, in the call's coding.
     heard: Vec<u8>,
 }
 
+fn way(wire: Coding, call: Coding) -> Option<Way> {
+    if wire == call {
+        return None;
+    }
+    tracing::info!(
+        ?wire,
+        ?call,
+        "The line is not coded as its call is: what comes is brought to the call's coding"
+    );
+    Some(Way { transcoder: Transcoder::new(wire, call).ok()?, heard: Vec::new() })
+}
+
 struct TwilioSocket {
     socket: Socket,
-    reader: MediaReader,
-    writer: MediaWriter,
+    reader: twilio::media::MediaReader,
+    writer: twilio::media::MediaWriter,
     text: String,
+}
+
+struct TelnyxSocket {
+    socket: Socket,
+    reader: telnyx::media::MediaReader,
+    writer: telnyx::media::MediaWriter,
+    text: String,
+    /// Who wants to know the byte order when it is found.
+    found: Option<Box<dyn FnOnce(ByteOrder) + Send>>,
 }
 
 impl std::fmt::Debug for Line {
@@ -64,43 +87,61 @@ impl std::fmt::Debug for Line {
 
 impl Line {
     /// A line from a socket of Twilio's that has introduced itself to `reader` as `stream`.
-    pub fn twilio(socket: WebSocket, reader: MediaReader, stream: &str) -> Self {
-        let (socket, writer, text) = (Socket::new(socket), MediaWriter::new(stream), String::new());
+    pub fn twilio(socket: WebSocket, reader: twilio::media::MediaReader, stream: &str) -> Self {
+        let writer = twilio::media::MediaWriter::new(stream);
+        let (socket, text) = (Socket::new(socket), String::new());
         Line {
             wire: Wire::Twilio(TwilioSocket { socket, reader, writer, text }),
             coding: Coding::MU_LAW,
-            ways: None,
+            way: None,
             heard: Vec::new(),
         }
+    }
+
+    /// A line from a socket of Telnyx's that has introduced itself to `reader`, which sends what it reads in `wire`, for a call in
+    /// `coding`, which was asked for both ways. `found` is told the byte order of samples when listening has found it.
+    pub fn telnyx(
+        socket: WebSocket,
+        reader: telnyx::media::MediaReader,
+        wire: Coding,
+        coding: Coding,
+        found: impl FnOnce(ByteOrder) + Send + 'static,
+    ) -> Self {
+        let writer = telnyx::media::MediaWriter::new(coding, reader.byte_order());
+        let (socket, text) = (Socket::new(socket), String::new());
+        let found: Box<dyn FnOnce(ByteOrder) + Send> = Box::new(found);
+        let telnyx = TelnyxSocket { socket, reader, writer, text, found: Some(found) };
+        Line { wire: Wire::Telnyx(telnyx), coding, way: way(wire, coding), heard: Vec::new() }
     }
 
     /// The next thing from the carrier. Faulty messages are logged and skipped. May be dropped while waiting.
     pub async fn next(&mut self) -> LineEvent {
         let event = match &mut self.wire {
             Wire::Twilio(twilio) => twilio.next(&mut self.heard).await,
+            Wire::Telnyx(telnyx) => telnyx.next(&mut self.heard).await,
         };
-        if let (LineEvent::Audio, Some(ways)) = (&event, &mut self.ways) {
-            ways.heard.clear();
-            ways.heard.extend_from_slice(ways.from_wire.push(&self.heard));
+        if let (LineEvent::Audio, Some(way)) = (&event, &mut self.way) {
+            way.heard.clear();
+            way.heard.extend_from_slice(way.transcoder.push(&self.heard));
         }
         event
     }
 
     /// The audio of the last [`LineEvent::Audio`], in the coding of the call.
     pub fn audio(&self) -> &[u8] {
-        self.ways.as_ref().map_or(&self.heard, |ways| &ways.heard)
+        self.way.as_ref().map_or(&self.heard, |way| &way.heard)
     }
 
     /// Queues audio to be played, in the coding of the call.
     pub async fn play(&mut self, coded: &[u8]) -> Result<(), Lost> {
-        let coded = match &mut self.ways {
-            Some(ways) => ways.to_wire.push(coded),
-            None => coded,
-        };
         match &mut self.wire {
             Wire::Twilio(twilio) => {
                 twilio.writer.media(coded, &mut twilio.text);
                 twilio.socket.feed(&twilio.text).await
+            }
+            Wire::Telnyx(telnyx) => {
+                telnyx.writer.media(coded, &mut telnyx.text);
+                telnyx.socket.feed(&telnyx.text).await
             }
         }
     }
@@ -111,6 +152,10 @@ impl Line {
             Wire::Twilio(twilio) => {
                 twilio.writer.mark(name, &mut twilio.text);
                 twilio.socket.feed(&twilio.text).await
+            }
+            Wire::Telnyx(telnyx) => {
+                telnyx.writer.mark(name, &mut telnyx.text);
+                telnyx.socket.feed(&telnyx.text).await
             }
         }
     }
@@ -139,6 +184,10 @@ impl Line {
                 twilio.writer.clear(&mut twilio.text);
                 twilio.socket.feed(&twilio.text).await?;
             }
+            Wire::Telnyx(telnyx) => {
+                telnyx.writer.clear(&mut telnyx.text);
+                telnyx.socket.feed(&telnyx.text).await?;
+            }
         }
         self.flush().await
     }
@@ -147,6 +196,7 @@ impl Line {
     pub async fn flush(&mut self) -> Result<(), Lost> {
         match &mut self.wire {
             Wire::Twilio(twilio) => twilio.socket.flush().await,
+            Wire::Telnyx(telnyx) => telnyx.socket.flush().await,
         }
     }
 
@@ -154,6 +204,7 @@ impl Line {
     pub async fn close(&mut self) {
         match &mut self.wire {
             Wire::Twilio(twilio) => twilio.socket.close().await,
+            Wire::Telnyx(telnyx) => telnyx.socket.close().await,
         }
     }
 }
@@ -163,31 +214,79 @@ impl TwilioSocket {
         loop {
             let Some(text) = self.socket.next().await else { return LineEvent::Lost };
             match self.reader.decode(&text, audio) {
-                Ok(MediaEvent::Audio) => return LineEvent::Audio,
-                Ok(MediaEvent::Mark(name)) => return LineEvent::Mark(name),
-                Ok(MediaEvent::Dtmf(key)) => return LineEvent::Key(key.into_inner()),
-                Ok(MediaEvent::Stopped) => return LineEvent::Stopped,
-                Ok(MediaEvent::Connected | MediaEvent::Started(_)) => {}
-                Err(error) => {
-                    if self.reader.counters().faults <= LOGGED_FAULTS {
-                        tracing::warn!(%error, "Media message skipped");
-                    }
-                }
+                Ok(MediaEvent::Stopped) => return LineEvent::HungUp,
+                Ok(event) => match told(event) {
+                    Some(event) => return event,
+                    None => continue,
+                },
+                Err(error) => skipped(&error, self.reader.counters().faults),
             }
         }
     }
 }
 
+impl TelnyxSocket {
+    async fn next(&mut self, audio: &mut Vec<u8>) -> LineEvent {
+        loop {
+            let Some(text) = self.socket.next().await else { return LineEvent::Lost };
+            match self.reader.decode(&text, audio) {
+                // It waits for what it has overtaken.
+                Ok(MediaEvent::Audio) if audio.is_empty() => {}
+                Ok(event) => {
+                    if matches!(event, MediaEvent::Audio) {
+                        self.writer.set_byte_order(self.reader.byte_order());
+                        if self.reader.byte_order_is_settled()
+                            && let Some(found) = self.found.take()
+                        {
+                            found(self.reader.byte_order());
+                        }
+                    }
+                    if let Some(event) = told(event) {
+                        return event;
+                    }
+                }
+                Err(error) => skipped(&error, self.reader.counters().faults),
+            }
+        }
+    }
+}
+
+/// What a message of a carrier's tells about the line, if anything.
+fn told(event: MediaEvent) -> Option<LineEvent> {
+    match event {
+        MediaEvent::Audio => Some(LineEvent::Audio),
+        MediaEvent::Mark(name) => Some(LineEvent::Mark(name)),
+        MediaEvent::Dtmf(key) => Some(LineEvent::Key(key.into_inner())),
+        MediaEvent::Stopped => Some(LineEvent::Stopped),
+        MediaEvent::Connected | MediaEvent::Started(_) => None,
+    }
+}
+
+fn skipped(error: &dyn std::error::Error, faults: u64) {
+    if faults <= LOGGED_FAULTS {
+        tracing::warn!(%error, "Media message skipped");
+    }
+}
+
 impl Drop for TwilioSocket {
     fn drop(&mut self) {
-        let missing = self.reader.counters().missing;
-        if missing > 0 {
-            metrics::counter!("offhook_media_messages_missing_total").increment(missing);
-            tracing::warn!(
-                missing,
-                "Messages were missing on a media socket: the caller was not heard as a whole"
-            );
-        }
+        missed(self.reader.counters().missing);
+    }
+}
+
+impl Drop for TelnyxSocket {
+    fn drop(&mut self) {
+        missed(self.reader.counters().missing);
+    }
+}
+
+fn missed(missing: u64) {
+    if missing > 0 {
+        metrics::counter!("offhook_media_messages_missing_total").increment(missing);
+        tracing::warn!(
+            missing,
+            "Messages were missing on a media socket: the caller was not heard as a whole"
+        );
     }
 }
 

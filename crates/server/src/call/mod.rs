@@ -14,4 +14,6 @@ pub mod registry;
 pub mod rehearse;
 pub mod resume;
 mod socket;
+mod steering;
 mod voice;
+pub mod welcome;

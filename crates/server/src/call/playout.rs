@@ -6,8 +6,10 @@ use offhook_media::coding::Coding;
 use std::collections::VecDeque;
 
 /// A mark is set after so much audio: often enough to know what was heard, seldom enough to cost nothing.
-/// No message to the carrier holds more.
+/// No message to the carrier holds more, but for a piece that would be too short.
 const MARK_EVERY_MS: usize = 400;
+/// No piece of audio that goes to the carrier is shorter, but the end of a reply: some carriers fill up what is with silence.
+const PIECE_MS: usize = 20;
 /// Audio kept of one reply at most: ten minutes. More is a voice gone mad.
 const MAX_REPLY_MS: usize = 600_000;
 /// Audio that is known to be played is given back when it is at least this much.
@@ -233,6 +235,8 @@ impl Playout {
                 mark(reply, true)
             }
             _ if left == 0 => None,
+            // What is too short for a piece waits for more.
+            _ if left < PIECE_MS * bytes_per_ms && !reply.complete => None,
             None => {
                 reply.marked = Some(reply.sent);
                 mark(reply, false)
@@ -244,7 +248,7 @@ impl Playout {
             Some(marked) => {
                 let to_mark = marked + MARK_EVERY_MS * bytes_per_ms - reply.sent;
                 let start = reply.sent - reply.trimmed;
-                let length = left.min(to_mark);
+                let length = left.min(to_mark.max(PIECE_MS * bytes_per_ms));
                 reply.sent += length;
                 Some(Outgoing::Audio(&reply.audio[start..start + length]))
             }
@@ -310,6 +314,24 @@ mod tests {
         assert_eq!(drain(&mut playout), "0.2.0 a3200 0.2.400 a800");
         playout.complete(B);
         assert_eq!(drain(&mut playout), "0.2.500! 0.1.0 a800");
+    }
+
+    #[test]
+    fn no_piece_is_too_short_but_the_last() {
+        let mut playout = Playout::new(Coding::MU_LAW);
+        playout.begin(A);
+        playout.play(A);
+        let mut sent = Vec::new();
+        let mut add = |playout: &mut Playout, bytes: usize| {
+            playout.audio(A, &vec![7; bytes]);
+            sent.push(drain(playout));
+        };
+        for bytes in [100, 100, 2_900, 60, 140, 3_300] {
+            add(&mut playout, bytes);
+        }
+        playout.complete(A);
+        add(&mut playout, 0);
+        assert_eq!(sent, ["", "0.1.0 a200", "a2900", "", "a200", "0.1.412 a3200", "0.1.812 a100 0.1.825!"]);
     }
 
     #[test]

@@ -477,9 +477,14 @@ impl Pump {
                 self.tell(Input::Played { reply: mark.reply, ms: mark.ms, done: mark.done });
             }
             LineEvent::Key(digit) => self.tell(Input::Dtmf { digit }),
-            LineEvent::Stopped => {
+            LineEvent::HungUp => {
                 self.line = None;
                 self.tell(Input::HungUp { by_caller: true });
+            }
+            LineEvent::Stopped => {
+                self.line = None;
+                self.line_heard_at = None;
+                self.tell(Input::MediaLost);
             }
             LineEvent::Lost => self.lost(),
         }

@@ -4,8 +4,8 @@
 use super::line::Line;
 use offhook_core::call::Input;
 use offhook_core::{AgentId, ConnectionId, ConversationId, E164, Secret};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,10 @@ use tokio::time::Instant;
 
 /// How long a ticket may be used: the carrier opens the socket at once, or not at all.
 const TICKET_LIFE: Duration = Duration::from_secs(60);
+/// How often a carrier is told to open a media socket that it never opens.
+pub const OPENINGS: u32 = 3;
+/// Messages about one call that are remembered, so that a repeat of one is known.
+const MESSAGES_KEPT: usize = 32;
 /// What may wait for a driver besides facts about audio.
 pub const MAILBOX: usize = 64;
 
@@ -24,6 +28,8 @@ pub enum Letter {
     Line(Box<Line>),
     /// A fact from elsewhere.
     Fact(Input),
+    /// The carrier can open a media socket now, or could not when it was last told to.
+    OpenMedia,
     /// The carrier cannot open a media socket to us: there is no way to talk.
     NoMedia,
     /// Another node drives the call now, or shall: leave it alone.
@@ -79,6 +85,8 @@ pub struct Handle {
     unopened: AtomicU32,
     /// When the carrier was last told to open a media socket.
     asked_at: Mutex<Option<Instant>>,
+    /// Messages that have come, the oldest first.
+    messages: Mutex<VecDeque<String>>,
 }
 
 impl Handle {
@@ -97,7 +105,21 @@ impl Handle {
             over: AtomicBool::new(false),
             unopened: AtomicU32::new(0),
             asked_at: Mutex::new(None),
+            messages: Mutex::default(),
         }
+    }
+
+    /// Whether a message about the call comes for the first time, by what the carrier writes on every delivery of it.
+    pub fn is_new(&self, message: &str) -> bool {
+        let mut messages = locked(&self.messages);
+        let new = messages.iter().all(|known| known != message);
+        if new {
+            if messages.len() == MESSAGES_KEPT {
+                messages.pop_front();
+            }
+            messages.push_back(message.to_owned());
+        }
+        new
     }
 
     /// What the carrier signs its requests about the call with.
@@ -244,6 +266,11 @@ impl Registry {
         tickets.insert(ticket.expose().clone(), (handle.clone(), now));
         handle.unopened.fetch_add(1, Ordering::Relaxed);
         *locked(&handle.asked_at) = Some(now);
+    }
+
+    /// Whether a ticket was not used yet.
+    pub fn holds(&self, ticket: &Secret<String>) -> bool {
+        locked(&self.tickets).contains_key(ticket.expose())
     }
 
     /// Uses a ticket up. `None`: there is no such ticket, or no longer, or it is for another call.

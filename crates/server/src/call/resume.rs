@@ -6,7 +6,8 @@ use super::driver::{self, Beginning, Machine, NotStarted, RESUMED, STARTED};
 use super::finish::{Ending, record};
 use super::ledger::Ledger;
 use super::plan::{self, NotReady};
-use super::registry::Handle;
+use super::registry::{Handle, Letter};
+use super::welcome::Welcome;
 use crate::abilities::Abilities;
 use crate::app::App;
 use crate::carrier::CarrierControl;
@@ -92,7 +93,7 @@ async fn take(
     };
     let record = app.store.call(&target.scope, id).await?;
     let begin = Beginning {
-        whose: whose(target, &lease, &record.carrier_call, ready.agent),
+        whose: whose(target, &lease, &record.carrier_call, ready.agent, carrier),
         lease: Arc::new(lease),
         began_us: started_at_us,
         speech: ready.speech,
@@ -201,9 +202,6 @@ pub fn lines(log: &CallLog) -> Result<Vec<LogLine>, serde_json::Error> {
     log.events.iter().map(line).collect()
 }
 
-/// How long it is left to a carrier to ask by itself when the media of a call is lost.
-pub const ROUSE_AFTER: Duration = Duration::from_millis(1_500);
-
 /// How long until it is told again when it could not be, or when the media has still not come.
 pub const ROUSE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -220,20 +218,11 @@ pub enum Roused {
     Written,
 }
 
-/// Tells the carrier of a call whose process died to ask us again: not every carrier does by itself.
-pub async fn rouse(app: &App, lease: &CallLease) -> Roused {
-    let found = async {
-        let call = app.store.call(lease.scope(), lease.call()).await?;
-        if call.status == CallStatus::Ended {
-            return Ok(None);
-        }
-        let connection = app.store.connection(lease.scope(), &call.connection).await?;
-        let secret = app.store.connection_secret(lease.scope(), &connection.id).await.ok();
-        let control = CarrierControl::open(app, &connection, secret.as_ref());
-        Ok::<_, StoreError>(Some((call.carrier_call, control)))
-    };
-    let (carrier_call, control) = match found.await {
-        Ok(Some(found)) if !app.around.registry.has(lease.call()) => found,
+/// Goes on with a call whose process died as its carrier allows: one that asks is told to ask us again if it has not by itself, one
+/// that is told is told at once to open media to us.
+pub async fn rouse(app: &Arc<App>, lease: &CallLease) -> Roused {
+    let orphan = match orphan(app, lease).await {
+        Ok(Some(orphan)) if !app.around.registry.has(lease.call()) => orphan,
         Ok(_) => return Roused::Written,
         Err(error) => {
             let error = chain(&error);
@@ -241,13 +230,79 @@ pub async fn rouse(app: &App, lease: &CallLease) -> Roused {
             return Roused::Unreached;
         }
     };
-    match control.ring_again(&carrier_call).await {
+    match orphan.carrier.rouse_after() {
+        // The line was the dead process's own.
+        None => return Roused::Gone,
+        Some(_) if !orphan.carrier.asks() => return take_over(app, lease, orphan).await,
+        Some(patience) => tokio::time::sleep(patience).await,
+    }
+    if app.around.registry.has(lease.call()) {
+        return Roused::Written;
+    }
+    match orphan.carrier.ring_again(&orphan.call.carrier_call).await {
         Ok(()) => Roused::Told,
         Err(CarrierError::NotFound | CarrierError::CallOver) => Roused::Gone,
         Err(error) => {
             let error = chain(&error);
             tracing::warn!(call.id = %lease.call(), error, "The carrier could not be told to ask again");
             Roused::Unreached
+        }
+    }
+}
+
+/// A call whose process died, and the hand on its carrier.
+struct Orphan {
+    call: offhook_core::entity::Call,
+    kind: String,
+    carrier: CarrierControl,
+}
+
+/// `None`: it is over.
+async fn orphan(app: &App, lease: &CallLease) -> Result<Option<Orphan>, StoreError> {
+    let call = app.store.call(lease.scope(), lease.call()).await?;
+    if call.status == CallStatus::Ended {
+        return Ok(None);
+    }
+    let connection = app.store.connection(lease.scope(), &call.connection).await?;
+    let secret = app.store.connection_secret(lease.scope(), &connection.id).await.ok();
+    let carrier = CarrierControl::open(app, &connection, secret.as_ref());
+    Ok(Some(Orphan { call, kind: connection.kind, carrier }))
+}
+
+/// Takes up a call whose carrier does not ask, and has media opened for it.
+async fn take_over(app: &Arc<App>, lease: &CallLease, orphan: Orphan) -> Roused {
+    let Orphan { call, kind, carrier } = orphan;
+    let target = match call.to.expose().parse() {
+        Ok(called) => app.store.numbers_for_ring(&kind, None, &called).await,
+        Err(_) => Ok(Vec::new()),
+    };
+    let taken = match target {
+        Ok(targets) => match targets.into_iter().find(|target| target.connection.id == call.connection) {
+            Some(target) => go_on(app, &target, lease.call(), call.started_at_us, &carrier)
+                .await
+                .map_err(|error| (error, target.number.forward_to)),
+            None => Err((NotResumed::NoAgent, None)),
+        },
+        Err(error) => Err((error.into(), None)),
+    };
+    match taken {
+        Ok(handle) => {
+            handle.tell(Letter::OpenMedia);
+            Roused::Written
+        }
+        Err((NotResumed::Store(error), _)) => {
+            let error = chain(&error);
+            tracing::warn!(call.id = %lease.call(), error, "A call whose process died could not be taken up");
+            Roused::Unreached
+        }
+        Err((error, forward_to)) => {
+            let error = chain(&error);
+            tracing::error!(call.id = %lease.call(), error, "A call could not be taken up again");
+            if let Err(error) = carrier.lead(&call.carrier_call, &Welcome::sorry(&forward_to)).await {
+                let error = chain(&error);
+                tracing::warn!(call.id = %lease.call(), error, "A caller is left without an apology");
+            }
+            Roused::Gone
         }
     }
 }

@@ -1,22 +1,23 @@
 //! Carriers' webhooks in: checked, answered within a second, and the same however often they come. What a call then does
 //! is not decided here.
 
+pub mod telnyx;
 pub mod twilio;
 
 use crate::app::App;
 use crate::problem::chain;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, OriginalUri, Request};
+use axum::extract::{FromRequest, OriginalUri, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use offhook_carriers::twilio::webhook::MAX_BODY_BYTES;
+use offhook_carriers::{telnyx::webhook as from_telnyx, twilio::webhook as from_twilio};
 use offhook_store::StoreError;
 use std::sync::Arc;
 
 /// The routes of all carriers.
 pub fn router() -> Router<Arc<App>> {
-    twilio::router().layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+    twilio::router().merge(telnyx::router())
 }
 
 /// A webhook as it came, to be believed only when its signature is good.
@@ -53,7 +54,9 @@ impl Arrived {
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(transparent)]
-    Twilio(#[from] offhook_carriers::twilio::webhook::WebhookError),
+    Twilio(#[from] from_twilio::WebhookError),
+    #[error(transparent)]
+    Telnyx(#[from] from_telnyx::WebhookError),
     #[error("no number of ours is `To` in this webhook, or its account is none of ours")]
     NoNumber,
     #[error("this node is stopping and takes no new calls")]
@@ -66,6 +69,9 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
             Refused::Twilio(error) => {
+                StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST)
+            }
+            Refused::Telnyx(error) => {
                 StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST)
             }
             // As for a wrong signature: a stranger is not told which numbers there are.

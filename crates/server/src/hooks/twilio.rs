@@ -2,16 +2,17 @@
 
 use super::{Arrived, Refused};
 use crate::app::App;
-use crate::call::arrive::{self, Welcome};
+use crate::call::arrive;
 use crate::call::line::Line;
-use crate::call::registry::{Handle, Letter, Onward};
+use crate::call::registry::{Handle, Letter, OPENINGS, Onward};
+use crate::call::welcome::{SORRY, Welcome};
 use crate::carrier::CarrierControl;
 use crate::carrier::twilio::{MEDIA, MEDIA_OVER, STATUS, VOICE, VOICE_FALLBACK};
 use crate::connection::signing_secret;
 use crate::problem::chain;
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{OriginalUri, Path, State};
+use axum::extract::{DefaultBodyLimit, OriginalUri, Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -26,8 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often it is told to open a media socket that it never opens.
-const OPENINGS: u32 = 3;
 /// How long a caller is held before the carrier asks again whether their call can go on, in seconds.
 const HOLD_S: u16 = 1;
 /// The name under which a ticket travels.
@@ -46,7 +45,8 @@ pub fn router() -> Router<Arc<App>> {
         .route(VOICE_FALLBACK, any(voice_fallback))
         .route(MEDIA_OVER, any(media_over))
         .route(STATUS, any(status))
-        .route("/hooks/twilio/media/{call}", get(media))
+        .route(&format!("{MEDIA}/{{call}}"), get(media))
+        .layer(DefaultBodyLimit::max(webhook::MAX_BODY_BYTES))
 }
 
 /// A webhook that was signed by an account of ours, and what it is about.
@@ -120,8 +120,7 @@ fn answer(app: &App, welcome: Welcome, ask_again: &str) -> Response {
         Welcome::Busy => Answer::Reject(Rejection::Busy),
         Welcome::Declined => Answer::Reject(Rejection::Rejected),
         Welcome::Sorry => {
-            let sorry = "We are sorry, we cannot take your call right now. Please try again later.";
-            let verbs = Sentence::new(sorry).map(Verb::Say).into_iter().chain([Verb::HangUp]);
+            let verbs = Sentence::new(SORRY).map(Verb::Say).into_iter().chain([Verb::HangUp]);
             Answer::Run(verbs.collect())
         }
         Welcome::Over => Answer::Run(vec![Verb::HangUp]),
@@ -196,14 +195,14 @@ async fn voice_fallback(State(app): State<Arc<App>>, arrived: Arrived) -> Result
             .await
             .unwrap_or_else(|error| {
                 tracing::error!(error = chain(&error), "A caller gets an apology: the store failed");
-                arrive::sorry(&target.number.forward_to)
+                Welcome::sorry(&target.number.forward_to)
             }),
         // The same answer would fail again.
         (About::Call(handle), false) => {
             handle.tell(Letter::NoMedia);
-            arrive::sorry(&handle.forward_to)
+            Welcome::sorry(&handle.forward_to)
         }
-        (About::Number(target), false) => arrive::sorry(&target.number.forward_to),
+        (About::Number(target), false) => Welcome::sorry(&target.number.forward_to),
     };
     Ok(answer(&app, welcome, VOICE))
 }
@@ -221,7 +220,7 @@ async fn media_over(State(app): State<Arc<App>>, arrived: Arrived) -> Result<Res
         About::Call(handle) if handle.unopened() >= OPENINGS && !handle.is_over() => {
             tracing::error!(call.id = %handle.id, attempts = handle.unopened(), "A call ends: the carrier was told to open a media socket to {} and never did. If a proxy stands before this server, it must let WebSockets pass (the `Upgrade` header)", app.public_url.websocket(MEDIA));
             handle.tell(Letter::NoMedia);
-            arrive::sorry(&handle.forward_to)
+            Welcome::sorry(&handle.forward_to)
         }
         About::Call(handle) => {
             let welcome = arrive::go(handle.clone());

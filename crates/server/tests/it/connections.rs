@@ -181,7 +181,7 @@ async fn a_carrier_is_tried_out_and_says_exactly_what_is_wrong() {
     let (account, token) = (settings.account_sid.clone(), settings.auth_token.expose().clone());
     let carrier = TwilioSim::start((Ipv4Addr::LOCALHOST, 0).into(), settings).await.unwrap();
     let new = json!({
-        "kind": "twilio", "name": "line", "account": account, "secret": "stale", "config": { "api_base": carrier.base_url() },
+        "kind": "twilio", "name": "line", "account": account, "secret": "cut off", "config": { "api_base": carrier.base_url() },
     });
     let path = format!("/api/connections/{}", house.post("/api/connections", new).await.id());
     let check = async || {
@@ -190,6 +190,9 @@ async fn a_carrier_is_tried_out_and_says_exactly_what_is_wrong() {
     };
     let (status, reason) = check().await;
     assert_eq!(status, "error");
+    expect!["the secret is not formed as the carrier's secrets are: a part of it may be missing; copy the whole of it from the carrier and paste it again"].assert_eq(reason.as_str().unwrap());
+    house.patch(&path, json!({ "secret": "feedfacefeedfacefeedfacefeedface" })).await;
+    let (_, reason) = check().await;
     expect!["the carrier does not accept these credentials; paste the account's id and its current token, and set its region if it has one"].assert_eq(reason.as_str().unwrap());
 
     house.patch(&path, json!({ "secret": token })).await;

@@ -161,6 +161,7 @@ impl House {
             node: Node::new(workspace.id.to_string(), 30_000, &*environment),
             phrases: Arc::new(Phrasebook::default()),
             rehearses: false,
+            telnyx: Arc::default(),
             canned_apology: Arc::new(Recording::of_samples(&[], 8_000)),
             environment,
             store,
