@@ -1,6 +1,7 @@
 //! An account at a carrier: the requests that every carrier takes, in the same words, whichever carrier it is.
 //! It decides nothing and keeps nothing; what each request means in a carrier's own words is known to that carrier's adapter.
 
+use crate::telnyx::Telnyx;
 use crate::twilio::Twilio;
 use crate::{AvailableNumber, Bought, CarrierError, NumberSearch, OurHooks, OwnNumber, Routing, Verdict};
 use offhook_core::{E164, Pii};
@@ -11,6 +12,8 @@ use std::borrow::Cow;
 pub enum Account {
     /// At Twilio.
     Twilio(Twilio),
+    /// At Telnyx.
+    Telnyx(Telnyx),
 }
 
 /// Something that went wrong between the carrier and us, as the carrier remembers it.
@@ -37,6 +40,7 @@ impl Account {
     pub async fn check(&self) -> Result<Verdict, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.check().await,
+            Account::Telnyx(telnyx) => telnyx.check().await,
         }
     }
 
@@ -44,6 +48,7 @@ impl Account {
     pub async fn search(&self, wanted: &NumberSearch) -> Result<Vec<AvailableNumber>, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.search(wanted).await,
+            Account::Telnyx(telnyx) => telnyx.search(wanted).await,
         }
     }
 
@@ -51,6 +56,7 @@ impl Account {
     pub async fn own_numbers(&self, most: usize) -> Result<Vec<OwnNumber>, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.own_numbers(most).await,
+            Account::Telnyx(telnyx) => telnyx.own_numbers(most).await,
         }
     }
 
@@ -58,6 +64,7 @@ impl Account {
     pub async fn own_number(&self, e164: &E164) -> Result<Option<OwnNumber>, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.own_number(e164).await,
+            Account::Telnyx(telnyx) => telnyx.own_number(e164).await,
         }
     }
 
@@ -66,6 +73,7 @@ impl Account {
     pub async fn routing_to(&self, hooks: &OurHooks, label: &str) -> Result<Routing, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.routing_to(hooks, label).await,
+            Account::Telnyx(telnyx) => telnyx.routing_to(hooks, label).await,
         }
     }
 
@@ -74,6 +82,7 @@ impl Account {
     pub async fn buy(&self, e164: &E164, routing: &Routing, reference: &str) -> Result<Bought, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.buy(e164, routing, reference).await,
+            Account::Telnyx(telnyx) => telnyx.buy(e164, routing, reference).await,
         }
     }
 
@@ -81,6 +90,7 @@ impl Account {
     pub async fn order(&self, order: &str) -> Result<Bought, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.order(order).await,
+            Account::Telnyx(telnyx) => telnyx.order(order).await,
         }
     }
 
@@ -88,6 +98,7 @@ impl Account {
     pub async fn order_of(&self, reference: &str) -> Result<Option<String>, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.order_of(reference).await,
+            Account::Telnyx(telnyx) => telnyx.order_of(reference).await,
         }
     }
 
@@ -96,6 +107,7 @@ impl Account {
     pub async fn route(&self, number: &OwnNumber, routing: &Routing) -> Result<OwnNumber, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.route(number, routing).await,
+            Account::Telnyx(telnyx) => telnyx.route(number, routing).await,
         }
     }
 
@@ -103,6 +115,7 @@ impl Account {
     pub async fn release(&self, number: &OwnNumber) -> Result<(), CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.release(number).await,
+            Account::Telnyx(telnyx) => telnyx.release(number).await,
         }
     }
 
@@ -110,6 +123,7 @@ impl Account {
     pub async fn alerts(&self, since_us: i64) -> Result<Vec<Alert>, CarrierError> {
         match self {
             Account::Twilio(twilio) => twilio.alerts(since_us).await,
+            Account::Telnyx(telnyx) => telnyx.alerts(since_us).await,
         }
     }
 
@@ -117,6 +131,7 @@ impl Account {
     pub fn setting(&self, name: &str) -> &'static str {
         match self {
             Account::Twilio(_) => Twilio::setting(name),
+            Account::Telnyx(_) => Telnyx::setting(name),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Telnyx: signed webhooks in, commands out, media sockets both ways, and REST for numbers.
 //! It knows Telnyx's documents and nothing of agents; it opens no socket but that of REST, and decides nothing.
 
+mod alerts;
 mod byte_order;
 mod calls;
 mod check;

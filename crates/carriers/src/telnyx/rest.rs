@@ -174,7 +174,7 @@ fn refusal(
     if let Some(state) = account_state(&problem) {
         return state;
     }
-    match (problem.code, status.as_u16()) {
+    match (problem.code.0, status.as_u16()) {
         // The code comes with other meanings too, such as a kind of encryption that is not offered.
         (Some(90103), _) | (_, 429) => CarrierError::RateLimited { retry_after_s },
         (Some(10009), _) | (_, 401) => CarrierError::WrongCredentials,
@@ -234,8 +234,8 @@ struct Problems {
 
 #[derive(Default, Deserialize)]
 struct Problem {
-    #[serde(default, deserialize_with = "code")]
-    code: Option<u32>,
+    #[serde(default)]
+    code: Code,
     #[serde(default)]
     title: String,
     #[serde(default)]
@@ -262,11 +262,16 @@ impl Problem {
     }
 }
 
-/// A code is written as a text; a number is taken too.
-fn code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let code = Value::deserialize(deserializer)?;
-    let number = code.as_u64().and_then(|number| number.try_into().ok());
-    Ok(number.or_else(|| code.as_str()?.parse().ok()))
+/// The code of an error, written as a text; a number is taken too.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Code(pub(super) Option<u32>);
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let code = Value::deserialize(deserializer)?;
+        let number = code.as_u64().and_then(|number| number.try_into().ok());
+        Ok(Code(number.or_else(|| code.as_str()?.parse().ok())))
+    }
 }
 
 #[cfg(test)]

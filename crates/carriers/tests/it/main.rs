@@ -3,6 +3,8 @@
 mod contract;
 mod rest;
 mod stand_in;
+mod telnyx_media;
+mod telnyx_webhook;
 mod twilio_account;
 mod twilio_check;
 mod twilio_contract;
