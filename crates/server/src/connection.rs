@@ -2,10 +2,11 @@
 //! connections are kept, or what goes through them.
 
 use crate::agent::OFFLINE;
+use crate::carrier::telnyx::TelnyxConfig;
 use crate::carrier::twilio::TwilioConfig;
+use offhook_carriers::telnyx;
 use offhook_carriers::twilio::{api_host, is_account};
 use offhook_core::Secret;
-use offhook_core::entity::is_carrier;
 use offhook_providers::{self as providers, ProviderSettings, SettingsError};
 use offhook_store::ConnectionSpec;
 use serde::{Deserialize, Serialize};
@@ -88,15 +89,19 @@ pub fn check(spec: &ConnectionSpec) -> Result<(), NotAConnection> {
     if spec.secret.as_ref().is_some_and(|secret| secret.expose().trim().is_empty()) {
         return wrong("secret", "it is empty: give the token or key, or leave it out");
     }
-    if !is_carrier(&spec.kind) {
-        return provider(&spec.kind, &spec.config).map(drop);
-    }
-    match &spec.account {
-        None => wrong("account", "a carrier's connection needs the id of the account there"),
-        Some(account) if !is_account(account) => {
-            wrong("account", "an Account SID is `AC` and 32 hexadecimal digits")
+    match spec.kind.as_str() {
+        "twilio" => match &spec.account {
+            None => wrong("account", "a carrier's connection needs the id of the account there"),
+            Some(account) if !is_account(account) => {
+                wrong("account", "an Account SID is `AC` and 32 hexadecimal digits")
+            }
+            Some(_) => twilio_base(&spec.config).map(drop),
+        },
+        "telnyx" if spec.account.is_some() => {
+            wrong("account", "Telnyx tells accounts apart by their keys: leave it out")
         }
-        Some(_) => twilio_base(&spec.config).map(drop),
+        "telnyx" => telnyx_base(&spec.config).map(drop),
+        kind => provider(kind, &spec.config).map(drop),
     }
 }
 
@@ -131,8 +136,10 @@ pub fn leads_elsewhere(kind: &str, before: &Value, after: &Value) -> bool {
 
 /// Scheme, host and port of where the secret goes; `None` where it is the provider's own place.
 fn destination(kind: &str, config: &Value) -> Option<String> {
-    if is_carrier(kind) {
-        return twilio_base(config).ok().map(|base| base.origin().ascii_serialization());
+    match kind {
+        "twilio" => return twilio_base(config).ok().map(|base| base.origin().ascii_serialization()),
+        "telnyx" => return telnyx_base(config).ok().map(|base| base.origin().ascii_serialization()),
+        _ => {}
     }
     let base = config["base_url"].as_str()?;
     Some(base.parse::<Url>().map_or_else(|_| base.to_owned(), |base| base.origin().ascii_serialization()))
@@ -146,6 +153,21 @@ fn twilio_base(config: &Value) -> Result<Url, NotAConnection> {
         return api_host(config.region.as_deref(), config.edge.as_deref())
             .map_err(|error| NotAConnection::new("config", error));
     };
+    api_base(&base)
+}
+
+/// Where a Telnyx connection's REST interface is.
+fn telnyx_base(config: &Value) -> Result<Url, NotAConnection> {
+    let config: TelnyxConfig =
+        serde_json::from_value(config.clone()).map_err(|error| NotAConnection::new("config", error))?;
+    config
+        .public_key
+        .parse::<telnyx::webhook::PublicKey>()
+        .map_err(|error| NotAConnection::new("config.public_key", error))?;
+    config.api_base.map_or_else(|| Ok(telnyx::api_host()), |base| api_base(&base))
+}
+
+fn api_base(base: &str) -> Result<Url, NotAConnection> {
     let base: Url = base.parse().map_err(|error| NotAConnection::new("config.api_base", error))?;
     match base.scheme() {
         "http" | "https" => Ok(base),
@@ -186,6 +208,7 @@ mod tests {
             ("twilio", json!({ "regoin": "ie1" }), "config"),
             ("twilio", json!({ "region": "ie1" }), "config"),
             ("twilio", json!({ "api_base": "ftp://127.0.0.1" }), "config.api_base"),
+            ("telnyx", json!({ "public_key": "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=" }), "account"),
             ("openai", json!({ "base_ulr": "http://127.0.0.1/v1" }), "config"),
             ("openai", json!({ "base_url": "127.0.0.1" }), "config"),
             ("cartesia", json!({ "base_url": "ftp://127.0.0.1" }), "config"),
@@ -196,6 +219,24 @@ mod tests {
             });
             assert_eq!(refused.as_deref(), Some(field), "{kind} {config}");
         }
+    }
+
+    #[test]
+    fn a_telnyx_connection_has_the_public_key_of_its_account() {
+        const KEY: &str = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
+        let refused = |config: Value| {
+            refused(|spec| {
+                (spec.kind, spec.account, spec.config) = ("telnyx".into(), None, config.clone());
+            })
+        };
+        assert_eq!(refused(json!({ "public_key": KEY })), None);
+        assert_eq!(refused(json!({ "public_key": &KEY[..20] })), Some("config.public_key".into()));
+        assert_eq!(refused(json!({})), Some("config".into()));
+        assert_eq!(refused(json!({ "public_key": KEY, "byte_order": "middle" })), Some("config".into()));
+        assert_eq!(
+            refused(json!({ "public_key": KEY, "api_base": "ftp://x" })),
+            Some("config.api_base".into())
+        );
     }
 
     #[test]

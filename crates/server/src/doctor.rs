@@ -62,7 +62,11 @@ pub async fn examine(app: &App, simulated: &[&str], tell: Tell<'_>) -> Result<()
         let mut works = BTreeMap::new();
         for connection in connections.iter().filter(|connection| is_real(connection)) {
             real |= is_carrier(&connection.kind);
-            works.insert(connection.id.clone(), self::connection(app, &scope, connection, tell).await);
+            let works_now = self::connection(app, &scope, connection, tell).await;
+            if works_now {
+                complaints(app, &scope, connection, tell).await;
+            }
+            works.insert(connection.id.clone(), works_now);
         }
         for number in all(async |page| app.store.numbers(&scope, page).await).await? {
             let Some(connection) = connections.iter().find(|connection| connection.id == number.connection)
@@ -163,6 +167,38 @@ async fn connection(app: &App, scope: &Scope, connection: &Connection, tell: Tel
     is_carrier(&connection.kind)
 }
 
+/// What the carrier could not do with our answers lately, by its own log: one line for each kind of trouble.
+async fn complaints(app: &App, scope: &Scope, connection: &Connection, tell: Tell<'_>) {
+    let secret = app.store.connection_secret(scope, &connection.id).await.ok();
+    let Some(account) = carrier::account(&app.http, connection, secret.as_ref()) else { return };
+    let about = format!("carrier's log of connection {}", connection.name);
+    let alerts = match account.alerts(app.environment.now_us() - ALERTS_SINCE_US).await {
+        Ok(alerts) => alerts,
+        // A key that may not read it is a good key all the same.
+        Err(error) => {
+            let found = format!("it cannot be read: {error}");
+            return tell(Finding { about, state: State::Doubtful, found, fix: None });
+        }
+    };
+    let ours = app.public_url.page("/hooks/");
+    let mut kinds: BTreeMap<Option<u32>, (usize, String)> = BTreeMap::new();
+    for alert in alerts {
+        let is_ours = |url: &str| url.parse::<url::Url>().is_ok_and(|url| url.host() == ours.host());
+        if alert.url.as_deref().is_none_or(is_ours) {
+            kinds.entry(alert.code).or_insert_with(|| (0, alert.sentence.into_owned())).0 += 1;
+        }
+    }
+    for (code, (times, sentence)) in kinds {
+        let code = code.map_or_else(|| "trouble".into(), |code| format!("error {code}"));
+        tell(Finding {
+            about: about.clone(),
+            state: State::Doubtful,
+            found: format!("{code}, {times} times since yesterday: {sentence}"),
+            fix: Some("if it goes on, compare the times with this server's log".into()),
+        });
+    }
+}
+
 /// How many requests trying an account out makes, about.
 const REQUESTS_OF_A_TRIAL: u32 = 5;
 
@@ -233,6 +269,23 @@ async fn all<T>(list: impl AsyncFn(&Page) -> Result<Listed<T>, StoreError>) -> R
         match listed.next {
             Some(next) => page = Page::after(next, PAGE_ROWS_MAX),
             None => return Ok(rows),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_no_carrier_reaches_are_known() {
+        for inside in
+            ["127.0.0.1", "10.1.2.3", "192.168.0.9", "0.0.0.0", "::1", "fd00::1", "::ffff:127.0.0.1"]
+        {
+            assert!(is_inside(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["203.0.113.5", "2001:db8::1"] {
+            assert!(!is_inside(outside.parse().unwrap()), "{outside}");
         }
     }
 }

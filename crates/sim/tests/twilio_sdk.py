@@ -5,6 +5,7 @@ Usage: twilio_sdk.py BASE_URL ACCOUNT_SID AUTH_TOKEN NUMBER HUMAN. Exits with 0 
 
 import json
 import queue
+import re
 import sys
 import threading
 import urllib.request
@@ -23,10 +24,10 @@ LIMIT_S = 20
 
 
 class SimulatedHost(TwilioHttpClient):
-    """Sends what is meant for api.twilio.com to the simulator."""
+    """Sends what is meant for the hosts of twilio.com to the simulator."""
 
     def request(self, method, url, **rest):
-        return super().request(method, url.replace("https://api.twilio.com", BASE_URL), **rest)
+        return super().request(method, re.sub(r"^https://\w+\.twilio\.com", BASE_URL, url), **rest)
 
 
 class Values(dict):
@@ -101,6 +102,64 @@ assert number.voice_url == f"{here}/voice" and number.trunk_sid is None
 assert client.incoming_phone_numbers(number.sid).fetch().voice_url == f"{here}/voice"
 assert isinstance(number.date_created, datetime)
 
+shops = client.available_phone_numbers.list()
+assert "US" in [shop.country_code for shop in shops], shops
+found = client.available_phone_numbers("US").local.list(area_code=212, sms_enabled=True, contains="5550*", limit=3)
+assert [sold.iso_country for sold in found] == ["US"] * 3 and found[0].capabilities["voice"], found
+assert client.available_phone_numbers("US").toll_free.list(limit=1)[0].phone_number.startswith("+1888")
+assert client.available_phone_numbers("GB").mobile.list(exclude_all_address_required=True) == []
+refused(20404, client.available_phone_numbers("XX").fetch)
+
+wanted = found[0].phone_number
+bought = client.incoming_phone_numbers.create(
+    phone_number=wanted, friendly_name="Front desk", voice_url=f"{here}/voice", sms_url=f"{here}/sms"
+)
+assert (bought.phone_number, bought.voice_url, bought.voice_method) == (wanted, f"{here}/voice", "POST"), bought
+assert isinstance(bought.date_created, datetime) and bought.capabilities["sms"]
+refused(21422, lambda: client.incoming_phone_numbers.create(phone_number=wanted))
+refused(21631, lambda: client.incoming_phone_numbers.create(phone_number="+447700900200"))
+bought = bought.update(voice_url="", trunk_sid="", voice_receive_mode="voice", status_callback=f"{here}/status")
+assert (bought.voice_url, bought.status_callback) == ("", f"{here}/status")
+assert len(client.incoming_phone_numbers.list(page_size=1)) == 2
+
+trunk = client.trunking.v1.trunks.create(
+    friendly_name="Offhook", domain_name="offhook.pstn.twilio.com", secure=True, transfer_mode="enable-all"
+)
+assert trunk.secure is True and trunk.transfer_mode == "enable-all" and isinstance(trunk.date_created, datetime)
+origination = trunk.origination_urls.create(
+    weight=10, priority=5, enabled=True, friendly_name="here", sip_url="sip:sip.example:5061;transport=tls"
+)
+assert (origination.priority, origination.enabled) == (5, True)
+assert origination.update(weight=20).weight == 20
+assert [url.sid for url in trunk.origination_urls.list()] == [origination.sid]
+assert trunk.phone_numbers.create(phone_number_sid=bought.sid).trunk_sid == trunk.sid
+assert bought.fetch().trunk_sid == trunk.sid
+assert [member.phone_number for member in trunk.phone_numbers.list()] == [wanted]
+assert trunk.phone_numbers(bought.sid).delete() and bought.fetch().trunk_sid is None
+assert trunk.recordings().update(mode="record-from-answer-dual", trim="trim-silence").trim == "trim-silence"
+for name in "abc":
+    client.trunking.v1.trunks.create(friendly_name=name)
+assert len(client.trunking.v1.trunks.list(page_size=2)) == 4
+assert origination.delete() and trunk.delete()
+refused(20404, trunk.fetch)
+
+service = client.messaging.v1.services.create(friendly_name="Texts", use_inbound_webhook_on_number=True)
+assert service.phone_numbers.create(phone_number_sid=bought.sid).phone_number == wanted
+refused(21710, lambda: service.phone_numbers.create(phone_number_sid=bought.sid))
+assert [member.sid for member in service.phone_numbers.list()] == [bought.sid]
+assert service.phone_numbers(bought.sid).delete() and service.phone_numbers.list() == []
+assert service.update(use_inbound_webhook_on_number=False).use_inbound_webhook_on_number is False
+assert service.delete()
+
+assert client.routes.v2.phone_numbers(wanted).update(voice_region="ie1").voice_region == "ie1"
+assert client.routes.v2.phone_numbers(wanted).fetch().phone_number == wanted
+prices = client.pricing.v1.phone_numbers.countries("US").fetch()
+assert prices.phone_number_prices[0]["number_type"] == "local", prices.phone_number_prices
+
+assert bought.delete() is True
+refused(20404, bought.fetch)
+assert client.incoming_phone_numbers.list(phone_number=wanted) == []
+
 call = client.calls.create(
     to=HUMAN,
     from_=NUMBER,
@@ -148,6 +207,19 @@ for signing, expected in [("right", True), ("wrong_token", False), ("unsigned", 
     params, valid = webhook("/voice")
     assert params["CallSid"] == [placed["sid"]] and valid == expected, (signing, valid)
     client.calls(placed["sid"]).update(status="completed")
+
+number.update(voice_url="http://127.0.0.1:1/voice", voice_fallback_url=f"{here}/fallback")
+placed = control("calls", order)
+params, valid = webhook("/fallback")
+assert valid and params["ErrorCode"] == ["11205"], params
+alerts = client.monitor.v1.alerts.list(log_level="error", start_date=today)
+assert alerts[0].error_code == "11205" and alerts[0].resource_sid == placed["sid"], alerts[0].alert_text
+assert alerts[0].request_url == "http://127.0.0.1:1/voice" and isinstance(alerts[0].date_generated, datetime)
+assert "CallStatus=ringing" in client.monitor.v1.alerts(alerts[0].sid).fetch().request_variables
+client.calls(placed["sid"]).update(status="completed")
+
+control("rest-trouble", {"which": {"method": "POST"}, "trouble": "too_many_requests"})
+refused(20429, lambda: client.calls.create(to=HUMAN, from_=NUMBER, twiml="<Response/>"))
 
 for signing, expected in [("right", True), ("wrong_token", False), ("tampered_body", False)]:
     control(f"webhooks/event?url={here}/event&signing={signing}", {"event": "größe"})

@@ -61,12 +61,12 @@ pub struct Connection {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewConnection {
-    /// `twilio`, `openai`, `deepgram`, `deepgram_flux`, `elevenlabs` or `cartesia`. It never changes.
+    /// `twilio`, `telnyx`, `sip`, `openai`, `deepgram`, `deepgram_flux`, `elevenlabs` or `cartesia`. It never changes.
     #[schema(example = "twilio")]
     kind: String,
     /// Its name, unique in the organization.
     name: Name,
-    /// The outside account's id: the Account SID of Twilio.
+    /// The outside account's id: the Account SID of Twilio; the others have none.
     #[schema(value_type = Option<String>)]
     account: Option<Name>,
     /// Settings that are no secret: region, base URL, model.

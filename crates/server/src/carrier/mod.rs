@@ -28,6 +28,9 @@ pub fn account(
 ) -> Option<Account> {
     match connection.kind.as_str() {
         "twilio" => twilio::account(http, connection, secret).map(Account::Twilio),
+        "telnyx" => {
+            telnyx::account(http, &telnyx::TelnyxConfig::of(connection)?, secret).map(Account::Telnyx)
+        }
         _ => None,
     }
 }

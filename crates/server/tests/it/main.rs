@@ -7,6 +7,7 @@ mod house;
 mod agents;
 mod calls;
 mod connections;
+mod doctor;
 mod document;
 mod driver;
 mod keys;

@@ -156,9 +156,8 @@ pub(super) fn list(request: &RestRequest<'_>) -> Answer {
     ];
     let query = request.query(KNOWN)?;
     let is = |order: &Value, field: &str| {
-        let wished = query.value(&format!("filter[{field}]"));
-        wished
-            .is_none_or(|wished| order[field].as_str() == Some(wished) || order[field].to_string() == wished)
+        let own = order[field].as_str().map_or_else(|| order[field].to_string(), str::to_owned);
+        query.value(&format!("filter[{field}]")).is_none_or(|wished| wished == own)
     };
     let created = |order: &Value| order["created_at"].as_str().unwrap_or_default().to_owned();
     let state = request.sim.lock();
