@@ -2,7 +2,7 @@
 
 use super::reach;
 use crate::app::App;
-use crate::carrier::twilio;
+use crate::carrier::{telnyx, twilio};
 use crate::problem::Problem;
 use offhook_carriers::{Account, Bought, CarrierError, OurHooks, OwnNumber, Routing};
 use offhook_core::entity::OperationLine;
@@ -60,6 +60,7 @@ pub fn hooks(app: &App, kind: &str) -> Option<OurHooks> {
     let page = |path: &str| app.public_url.page(path);
     let pages = match kind {
         "twilio" => (twilio::VOICE, twilio::VOICE_FALLBACK, twilio::STATUS),
+        "telnyx" => (telnyx::VOICE, telnyx::VOICE, telnyx::VOICE),
         _ => return None,
     };
     Some(OurHooks {
