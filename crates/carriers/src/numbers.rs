@@ -5,6 +5,7 @@ use offhook_core::E164;
 use offhook_core::entity::Capability;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use url::Url;
 
 /// What numbers are looked for.
@@ -109,8 +110,8 @@ pub struct OwnNumber {
 }
 
 /// Where a number's calls and texts are sent, in the carrier's own words: kept as it was found, to be given back as it was.
-/// Only the adapter that read it knows what the names mean.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Only the adapter that read it knows what the names mean. `Debug` shows the names alone: others' addresses may have passwords in them.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routing(pub BTreeMap<String, Option<String>>);
 
 impl Routing {
@@ -123,6 +124,13 @@ impl Routing {
             let theirs = other.0.get(name).and_then(Option::as_deref);
             (ours.as_deref() != theirs).then_some((name.as_str(), ours.as_deref(), theirs))
         })
+    }
+}
+
+impl fmt::Debug for Routing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = |value: &Option<String>| if value.is_some() { "set" } else { "not set" };
+        f.debug_map().entries(self.0.iter().map(|(name, value)| (name, state(value)))).finish()
     }
 }
 
@@ -145,6 +153,12 @@ mod tests {
 
     fn routing(settings: &[(&str, Option<&str>)]) -> Routing {
         Routing(settings.iter().map(|(name, value)| ((*name).into(), value.map(Into::into))).collect())
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        let theirs = routing(&[("trunk", None), ("voice_url", Some("https://ada:word@old.example"))]);
+        assert_eq!(format!("{theirs:?}"), r#"{"trunk": "not set", "voice_url": "set"}"#);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use figment::providers::{Env, Format as _, Toml};
 use figment::util::nest;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
-use offhook_core::E164;
+use offhook_carriers::sip::{Listening, TlsListening};
+use offhook_core::{E164, Secret};
 use offhook_server::telemetry::LogFormat;
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -68,6 +69,78 @@ pub struct Log {
 pub struct Demo {
     pub enabled: bool,
     pub number: E164,
+}
+
+impl Sip {
+    /// Where SIP is listened for; `None`: nowhere.
+    pub fn listening(&self) -> Result<Option<Listening>> {
+        let udp = address("sip.udp", &self.udp)?;
+        let tcp = address("sip.tcp", &self.tcp)?;
+        let tls = address("sip.tls", &self.tls)?;
+        if udp.is_none() && tcp.is_none() && tls.is_none() {
+            return Ok(None);
+        }
+        let tls = tls.map(|address| self.tls_listening(address)).transpose()?;
+        let public_host = Some(self.public_host.clone()).filter(|host| !host.is_empty());
+        Ok(Some(Listening {
+            udp,
+            tcp,
+            tls,
+            public_media: public_host.as_deref().and_then(|host| host.parse().ok()),
+            public_host,
+            rtp_ports: self.rtp_ports()?,
+        }))
+    }
+
+    fn tls_listening(&self, address: SocketAddr) -> Result<TlsListening> {
+        let read = |setting: &str, path: &str| {
+            std::fs::read_to_string(path).with_context(|| format!("{setting}: {path} cannot be read"))
+        };
+        let (certificate_chain, private_key) =
+            match (self.certificate.as_str(), self.certificate_key.as_str()) {
+                ("", "") => self.own_certificate(address)?,
+                ("", _) => {
+                    anyhow::bail!("sip.certificate: name the certificate that belongs to sip.certificate_key")
+                }
+                (_, "") => anyhow::bail!("sip.certificate_key: name the key that belongs to sip.certificate"),
+                (chain, key) => (read("sip.certificate", chain)?, read("sip.certificate_key", key)?),
+            };
+        Ok(TlsListening { address, certificate_chain, private_key: Secret::new(private_key) })
+    }
+
+    /// A certificate that nobody but us has signed: enough to encrypt, for peers that do not ask who we are.
+    fn own_certificate(&self, address: SocketAddr) -> Result<(String, String)> {
+        let name = match self.public_host.as_str() {
+            "" => address.ip().to_string(),
+            host => host.to_owned(),
+        };
+        let own =
+            rcgen::generate_simple_self_signed([name]).context("a certificate for sip.tls cannot be made")?;
+        Ok((own.cert.pem(), own.signing_key.serialize_pem()))
+    }
+
+    fn rtp_ports(&self) -> Result<RangeInclusive<u16>> {
+        let range = self.rtp_ports.split_once('-').and_then(|(first, last)| {
+            let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            (first >= 1_024 && first < last).then_some(first..=last)
+        });
+        range.with_context(|| {
+            format!(
+                "sip.rtp_ports: `{}` is no range of ports from 1024 up, such as 20000-29999",
+                self.rtp_ports
+            )
+        })
+    }
+}
+
+/// An address of a setting that may be empty.
+fn address(setting: &str, text: &str) -> Result<Option<SocketAddr>> {
+    match text {
+        "" => Ok(None),
+        text => Ok(Some(text.parse().with_context(|| {
+            format!("{setting}: `{text}` is no address with a port, such as 0.0.0.0:5060")
+        })?)),
+    }
 }
 
 impl Config {
@@ -212,6 +285,38 @@ mod tests {
         assert!(wrong.contains("OFFHOOK_SERVER_LEASE_S"), "{wrong}");
         let unknown = variable("server.lissten", "127.0.0.1:9").unwrap_err();
         assert!(unknown.contains("lissten"), "{unknown}");
+    }
+
+    #[test]
+    fn sip_is_off_until_a_transport_has_an_address_and_mistakes_are_named() {
+        let sip = |change: &dyn Fn(&mut Sip)| {
+            let mut sip = Config::load(None).unwrap().sip;
+            change(&mut sip);
+            sip.listening().map_err(|error| format!("{error:#}"))
+        };
+        assert!(sip(&|_| {}).unwrap().is_none());
+        let listening = sip(&|sip| {
+            (sip.udp, sip.tls) = ("0.0.0.0:5060".into(), "0.0.0.0:5061".into());
+            sip.public_host = "203.0.113.5".into();
+        });
+        let listening = listening.unwrap().unwrap();
+        assert_eq!((listening.rtp_ports, listening.tcp), (20_000..=29_999, None));
+        assert_eq!(listening.public_media, Some("203.0.113.5".parse().unwrap()));
+        assert!(listening.tls.unwrap().certificate_chain.starts_with("-----BEGIN CERTIFICATE"));
+        for (change, named) in [
+            (&(|sip: &mut Sip| sip.udp = "5060".into()) as &dyn Fn(&mut Sip), "sip.udp"),
+            (
+                &|sip| (sip.tcp, sip.rtp_ports) = ("0.0.0.0:5060".into(), "30000-20000".into()),
+                "sip.rtp_ports",
+            ),
+            (
+                &|sip| (sip.tls, sip.certificate) = ("0.0.0.0:5061".into(), "/x.pem".into()),
+                "sip.certificate_key",
+            ),
+        ] {
+            let refused = sip(change).unwrap_err();
+            assert!(refused.contains(named), "{refused}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::agent::OFFLINE;
 use crate::carrier::telnyx::TelnyxConfig;
 use crate::carrier::twilio::TwilioConfig;
+use offhook_carriers::sip::TrunkSettings;
 use offhook_carriers::telnyx;
 use offhook_carriers::twilio::{api_host, is_account};
 use offhook_core::Secret;
@@ -101,8 +102,21 @@ pub fn check(spec: &ConnectionSpec) -> Result<(), NotAConnection> {
             wrong("account", "Telnyx tells accounts apart by their keys: leave it out")
         }
         "telnyx" => telnyx_base(&spec.config).map(drop),
+        "sip" if spec.account.is_some() => {
+            wrong("account", "a trunk has none: its user name is `config.username`")
+        }
+        "sip" => trunk(&spec.config).map(drop),
         kind => provider(kind, &spec.config).map(drop),
     }
+}
+
+/// The settings of a SIP trunk.
+pub fn trunk(config: &Value) -> Result<TrunkSettings, NotAConnection> {
+    let settings: TrunkSettings =
+        serde_json::from_value(config.clone()).map_err(|error| NotAConnection::new("config", error))?;
+    // Whether there is a password is known where it is used: a change need not name the one that is stored.
+    settings.check(true).map_err(|error| NotAConnection::new("config", error))?;
+    Ok(settings)
 }
 
 /// The settings of a provider's connection.
@@ -139,6 +153,8 @@ fn destination(kind: &str, config: &Value) -> Option<String> {
     match kind {
         "twilio" => return twilio_base(config).ok().map(|base| base.origin().ascii_serialization()),
         "telnyx" => return telnyx_base(config).ok().map(|base| base.origin().ascii_serialization()),
+        // Digest never sends the password itself; what it proves, it proves to the host that asks.
+        "sip" => return trunk(config).ok().map(|trunk| trunk.domain),
         _ => {}
     }
     let base = config["base_url"].as_str()?;
@@ -237,6 +253,29 @@ mod tests {
             refused(json!({ "public_key": KEY, "api_base": "ftp://x" })),
             Some("config.api_base".into())
         );
+    }
+
+    #[test]
+    fn a_trunk_has_a_host_and_settings_that_go_together() {
+        let refused = |config: Value| {
+            refused(|spec| {
+                (spec.kind, spec.account, spec.config) = ("sip".into(), None, config.clone());
+            })
+        };
+        assert_eq!(refused(json!({ "domain": "sip.example.com" })), None);
+        assert_eq!(refused(json!({ "domain": "203.0.113.5", "allowed": ["203.0.113.0/24"] })), None);
+        for config in [
+            json!({}),
+            json!({ "domain": "" }),
+            json!({ "domain": "a b" }),
+            json!({ "domain": "a", "domian": "b" }),
+            json!({ "domain": "a", "allowed": ["203.0.113.0/33"] }),
+            json!({ "domain": "a", "register": true }),
+            json!({ "domain": "a", "srtp": "required" }),
+            json!({ "domain": "a", "codecs": [] }),
+        ] {
+            assert_eq!(refused(config.clone()), Some("config".into()), "{config}");
+        }
     }
 
     #[test]

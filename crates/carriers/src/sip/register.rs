@@ -82,7 +82,7 @@ pub(super) async fn probe(shared: &Arc<Shared>, trunk: &Trunk) -> Verdict {
             // Asks which registrations there are, and makes none.
             registration.ask(&shared.wire, &trunk, &hop, None).await
         } else {
-            options(&shared.wire, &trunk, &hop).await
+            options(&shared.wire, &trunk, &hop, PATIENCE).await
         };
         match answer.map(|response| response.status_code.code()) {
             Ok(401 | 407) => return Verdict::WrongCredentials,
@@ -225,7 +225,8 @@ impl Keeper {
     async fn lives(&self, targets: Vec<std::net::SocketAddr>) -> bool {
         for target in targets {
             let Ok(hop) = self.shared.wire.hop(target, &self.trunk.settings).await else { continue };
-            let answer = options(&self.shared.wire, &self.trunk, &hop).await;
+            let every = Duration::from_secs(u64::from(self.trunk.settings.options_s));
+            let answer = options(&self.shared.wire, &self.trunk, &hop, every.min(PATIENCE)).await;
             if answer.is_ok_and(|response| response.status_code.code() != 503) {
                 return true;
             }
@@ -327,7 +328,7 @@ impl Registration {
     }
 }
 
-async fn options(wire: &Wire, trunk: &Trunk, hop: &Hop) -> Result<Response, NoAnswer> {
+async fn options(wire: &Wire, trunk: &Trunk, hop: &Hop, patience: Duration) -> Result<Response, NoAnswer> {
     let settings = &trunk.settings;
     let host = if settings.domain.contains(':') {
         format!("[{}]", settings.domain)
@@ -351,7 +352,7 @@ async fn options(wire: &Wire, trunk: &Trunk, hop: &Hop) -> Result<Response, NoAn
         Header::Contact(format!("<{}>", wire.contact_uri(hop, user)).into()),
         Header::Accept("application/sdp".into()),
     ];
-    wire.exchange(wire.request(line, hop, headers, None), hop, PATIENCE).await
+    wire.exchange(wire.request(line, hop, headers, None), hop, patience).await
 }
 
 /// A share of an expiry, by chance, so that many registrations do not come at once.

@@ -182,27 +182,32 @@ impl Telnyx {
     /// Sets exactly the settings that `routing` names, a `None` to nothing, and returns the number as it is then. What still differs
     /// could not be set; addresses belong to the application or the profile and are not set here.
     pub async fn route(&self, number: &OwnNumber, routing: &Routing) -> Result<OwnNumber, CarrierError> {
+        let mut set = vec![];
         if let Some(profile) = routing.0.get(PROFILE) {
             let change = json!({ PROFILE: profile.as_deref().unwrap_or_default() });
             match self.set(Area::Messages, &[&number.id, "messaging"], &change).await {
+                Ok(()) => set.push(PROFILE),
                 // A number without texts has nothing to set; what is read below says so.
-                Ok(()) | Err(CarrierError::NotFound) => {}
+                Err(CarrierError::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }
         if let Some(wanted) = routing.0.get(FORWARDING) {
             self.forward(&number.id, wanted.as_deref()).await?;
+            set.push(FORWARDING);
         }
         // Last, so that calls come here only when all else is as it should be.
         if let Some(connection) = routing.0.get(CONNECTION) {
             let change = json!({ CONNECTION: connection.as_deref().unwrap_or_default() });
             self.set(Area::Numbers, &[&number.id], &change).await?;
+            set.push(CONNECTION);
         }
         let mut reads = 1;
         loop {
             let now = self.read(Area::Numbers, &self.url(&["phone_numbers", &number.id])).await?;
             let now = self.with_settings(now).await?.ok_or(CarrierError::NotFound)?;
-            if reads == MAX_READS || !is_due(routing, &now.routing) {
+            let shows_it = routing.differs(&now.routing).all(|(name, ..)| !set.contains(&name));
+            if reads == MAX_READS || shows_it {
                 return Ok(now);
             }
             reads += 1;
@@ -298,11 +303,6 @@ pub(super) fn known<T>(answer: Result<T, CarrierError>) -> Result<Option<T>, Car
         ) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Whether something that can be set is not yet as it was set.
-fn is_due(wanted: &Routing, now: &Routing) -> bool {
-    wanted.differs(now).any(|(name, ..)| [CONNECTION, PROFILE, FORWARDING].contains(&name))
 }
 
 /// What is set elsewhere than in the numbers themselves, by id. What could not be learnt is missing.

@@ -7,6 +7,7 @@ use crate::account::Alert;
 use crate::{Area, CarrierError};
 use offhook_core::Pii;
 use serde::Deserialize;
+use url::Url;
 
 /// How many alerts are asked for at once.
 pub const ALERTS_PAGE_SIZE: usize = 100;
@@ -39,6 +40,13 @@ struct AlertResource {
     date_created: Option<String>,
 }
 
+/// An address as it may be shown; nothing if it is none.
+fn without_password(url: &str) -> Option<String> {
+    let mut url: Url = url.parse().ok()?;
+    url.set_password(None).ok()?;
+    Some(url.into())
+}
+
 impl AlertResource {
     fn alert(self) -> Alert {
         let at = self.date_generated.or(self.date_created);
@@ -49,7 +57,7 @@ impl AlertResource {
             at_us: at.map(jiff::Timestamp::as_microsecond),
             code,
             sentence: code.map_or_else(|| "Twilio does not say what went wrong.".into(), sentence_or_link),
-            url: self.request_url.filter(|url| !url.is_empty()),
+            url: self.request_url.as_deref().and_then(without_password),
             about: self.resource_sid,
             detail: Pii::new(self.alert_text.unwrap_or_default()),
         }

@@ -1,9 +1,10 @@
 //! Calls of a Twilio account by REST: made, steered while they run, ended, looked up.
 //! It makes no second attempt where one could ring a phone twice.
 
-use super::rest::{Harm, Host, RETRY_PAUSE, Twilio, unreadable, utc_second};
+use super::rest::{Host, Twilio, utc_second};
 use super::twiml::{Answer, Tones, Verb};
 use super::webhook::{address, answered_by, call_status, direction, rfc_2822_us};
+use crate::http::{Harm, RETRY_PAUSE};
 use crate::{Area, CallRecord, CarrierError};
 use offhook_core::Pii;
 use serde::Deserialize;
@@ -87,7 +88,7 @@ impl Twilio {
     /// The call as the carrier remembers it.
     pub async fn call(&self, carrier_call: &str) -> Result<CallRecord, CarrierError> {
         let call: CallResource = self.read(Area::Voice, self.call_url(carrier_call)).await?;
-        call.record().ok_or_else(|| unreadable(Harm::None))
+        call.record().ok_or_else(|| Harm::None.unreadable())
     }
 
     /// Calls of the account, newest first: the way to learn whether a call was made when its outcome is unknown.
@@ -107,7 +108,7 @@ impl Twilio {
         let listed: Vec<CallResource> = self.list(Area::Voice, Host::Api, url, "calls", MAX_CALLS).await?;
         let mut calls = Vec::new();
         for call in listed {
-            let record = call.record().ok_or_else(|| unreadable(Harm::None))?;
+            let record = call.record().ok_or_else(|| Harm::None.unreadable())?;
             if record.started_us.zip(filter.started_from_us).is_none_or(|(at, from)| at >= from) {
                 calls.push(record);
             }
@@ -131,7 +132,7 @@ impl Twilio {
         form.extend(call.time_limit_s.map(|s| ("TimeLimit", s.to_string().into())));
         let body = self.change(Area::Voice, self.endpoint(&[self.account(), "Calls.json"]), &form).await?;
         let call: Option<CallResource> = serde_json::from_slice(&body).ok();
-        call.and_then(CallResource::record).ok_or_else(|| unreadable(Harm::Possible))
+        call.and_then(CallResource::record).ok_or_else(|| Harm::Possible.unreadable())
     }
 
     fn call_url(&self, carrier_call: &str) -> Url {

@@ -6,6 +6,9 @@ use std::borrow::Cow;
 /// What a user needs to know about an error code, for those codes that have an answer.
 pub fn sentence(code: u32) -> Option<&'static str> {
     Some(match code {
+        10002 | 21404 => {
+            "A trial account may own one number and use a part of Twilio's features; upgrade it, or release the other number first."
+        }
         11100 => "An address in the answer to a call is not a valid URL.",
         11200 => {
             "Twilio reached our webhook address but got an error, or no answer in time; check that Offhook runs behind it."
@@ -35,6 +38,7 @@ pub fn sentence(code: u32) -> Option<&'static str> {
         21408 => {
             "The Twilio account may not text this country; allow it under messaging geographic permissions."
         }
+        21421 => "This is no telephone number; write it as +14155550123.",
         21422 => "This number is no longer available; choose another.",
         21606 => "This number cannot send messages to that recipient; send from a number that can text.",
         21608 => {
@@ -43,7 +47,9 @@ pub fn sentence(code: u32) -> Option<&'static str> {
         21610 => "The recipient has opted out with STOP; nothing can be sent until they opt in again.",
         21612 => "Twilio has no route from this number to that recipient.",
         21614 => "The recipient's number is not a mobile number.",
-        21631 | 21649 => "This number needs an address or a regulatory bundle; add it in the Twilio console.",
+        21613 | 21631 | 21649 => {
+            "This number needs an address or a regulatory bundle; add it in the Twilio console."
+        }
         30001 => "Too many messages wait at Twilio; send more slowly.",
         30003 => "The recipient's phone cannot be reached; it may be switched off.",
         30005 => "The recipient's number does not exist, or not any more.",

@@ -8,6 +8,7 @@ mod errors;
 pub mod media;
 mod numbers;
 mod rest;
+mod search;
 mod signature;
 mod trunk;
 mod twiml;

@@ -2,9 +2,10 @@
 //! It keeps nothing between requests and makes no second attempt at what changes something.
 
 use super::errors::sentence_or_link;
+use crate::http::{Harm, REQUEST_TIMEOUT, RETRY_PAUSE, body_of, broken};
 use crate::{Area, CarrierError};
 use offhook_core::{Pii, Secret};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
+use reqwest::{Client, RequestBuilder, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,12 +14,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use url::{Position, Url};
 
-/// How long one request may take in all.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause before a harmless request is made once more.
-pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// The largest answer that is read; a page of numbers is about 400 KiB.
-pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// The most pages of one list that are read.
 pub const MAX_PAGES: usize = 50;
 
@@ -84,26 +79,14 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Reads what the user pasted: an auth token, or `SK…:secret` for an API key.
-    pub fn read(pasted: &Secret<String>) -> Credentials {
-        let text = pasted.expose().trim();
-        match text.split_once(':').filter(|(sid, _)| sid.starts_with("SK")) {
-            Some((sid, secret)) => Credentials::ApiKey {
-                sid: sid.trim().to_owned(),
-                secret: Secret::new(secret.trim().to_owned()),
-            },
-            None => Credentials::AuthToken(Secret::new(text.to_owned())),
-        }
-    }
-
     /// Whether they have the shape of credentials: what was pasted in half has not.
     pub(super) fn could_be(&self) -> bool {
-        let hexadecimal = |text: &str| text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         match self {
-            Credentials::AuthToken(token) => hexadecimal(token.expose()),
-            Credentials::ApiKey { sid, secret } => {
-                sid.strip_prefix("SK").is_some_and(hexadecimal) && !secret.expose().is_empty()
+            Credentials::AuthToken(token) => {
+                let token = token.expose();
+                token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit())
             }
+            Credentials::ApiKey { sid, secret } => is_api_key(sid) && !secret.expose().is_empty(),
         }
     }
 }
@@ -148,7 +131,7 @@ impl Twilio {
         Ok(Twilio { http, base, account: account.to_owned(), credentials, timeout: REQUEST_TIMEOUT })
     }
 
-    /// Waits less or more than [`REQUEST_TIMEOUT`] for each answer.
+    /// Waits less or more than ten seconds for each answer.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -235,11 +218,11 @@ impl Twilio {
         for _ in 0..MAX_PAGES {
             let mut page: Page = self.read(area, url).await?;
             let listed = page.lists.remove(key).unwrap_or(Value::Array(vec![]));
-            let listed: Vec<T> = serde_json::from_value(listed).map_err(|_| unreadable(Harm::None))?;
+            let listed: Vec<T> = serde_json::from_value(listed).map_err(|_| Harm::None.unreadable())?;
             entries.extend(listed);
             let next = page.next_page_uri.or(page.meta.and_then(|meta| meta.next_page_url));
             match next.filter(|next| !next.is_empty() && entries.len() < most) {
-                Some(next) => url = self.page_url(host, &next).ok_or_else(|| unreadable(Harm::None))?,
+                Some(next) => url = self.page_url(host, &next).ok_or_else(|| Harm::None.unreadable())?,
                 None => break,
             }
         }
@@ -255,7 +238,7 @@ impl Twilio {
             tokio::time::sleep(RETRY_PAUSE).await;
             answer = attempt().await;
         }
-        serde_json::from_slice(&answer?).map_err(|_| unreadable(Harm::None))
+        serde_json::from_slice(&answer?).map_err(|_| Harm::None.unreadable())
     }
 
     pub(super) async fn change(
@@ -287,50 +270,6 @@ impl Twilio {
         let problem = body.ok().and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
         Err(refusal(status, problem, retry_after_s, area, harm))
     }
-}
-
-/// Whether a request that got no answer may have changed something.
-#[derive(Clone, Copy)]
-pub(super) enum Harm {
-    None,
-    Possible,
-}
-
-impl Harm {
-    fn error(self, cause: impl Into<Cow<'static, str>>) -> CarrierError {
-        let cause = cause.into();
-        match self {
-            Harm::None => CarrierError::Unreachable { cause },
-            Harm::Possible => CarrierError::OutcomeUnknown { cause },
-        }
-    }
-}
-
-fn broken(error: &reqwest::Error, harm: Harm) -> CarrierError {
-    if error.is_connect() {
-        Harm::None.error("no connection")
-    } else if error.is_builder() {
-        Harm::None.error("the request could not be built")
-    } else if error.is_timeout() {
-        harm.error("no answer in time")
-    } else {
-        harm.error("the connection broke")
-    }
-}
-
-pub(super) fn unreadable(harm: Harm) -> CarrierError {
-    harm.error("its answer cannot be read")
-}
-
-async fn body_of(mut response: Response, harm: Harm) -> Result<Vec<u8>, CarrierError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| broken(&e, harm))? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(harm.error("its answer is too large"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 fn refusal(
@@ -388,6 +327,66 @@ struct Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::sync::LazyLock;
+
+    static HTTP: LazyLock<Client> = LazyLock::new(|| {
+        // Another test of this binary may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Client::new()
+    });
+
+    fn account(base: &str) -> Twilio {
+        let token = Credentials::AuthToken(Secret::new("0123456789abcdef".into()));
+        Twilio::new(HTTP.clone(), base.parse().unwrap(), "AC1", token).unwrap()
+    }
+
+    #[test]
+    fn each_product_has_its_host_where_the_account_is() {
+        let at = |base: &str| account(base).on(Host::Trunking, &["v1", "Trunks"]).to_string();
+        assert_eq!(at("https://api.twilio.com"), "https://trunking.twilio.com/v1/Trunks");
+        assert_eq!(
+            at("https://api.dublin.ie1.twilio.com"),
+            "https://trunking.dublin.ie1.twilio.com/v1/Trunks"
+        );
+        assert_eq!(at("http://127.0.0.1:9/sim/"), "http://127.0.0.1:9/sim/v1/Trunks");
+        assert_eq!(
+            at("https://api.twilio.com.evil.example"),
+            "https://api.twilio.com.evil.example/v1/Trunks"
+        );
+    }
+
+    #[test]
+    fn only_twilio_is_asked_in_other_regions() {
+        let host =
+            |base: &str, region: &str| account(base).in_region(region).map(|there| there.base.to_string());
+        assert_eq!(host("https://api.twilio.com", "ie1").unwrap(), "https://api.dublin.ie1.twilio.com/");
+        assert_eq!(host("https://api.sydney.au1.twilio.com", "us1").unwrap(), "https://api.twilio.com/");
+        for (base, region) in [
+            ("https://api.twilio.com", "us1"),
+            ("https://api.ashburn.us1.twilio.com", "us1"),
+            ("https://api.dublin.ie1.twilio.com", "ie1"),
+            ("http://127.0.0.1:9", "ie1"),
+            ("https://proxy.example", "ie1"),
+        ] {
+            assert_eq!(host(base, region), None, "{base} {region}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_page_is_where_the_list_is(
+            next in r"(https?:)?(//)?([a-z@:.]{0,12}(evil\.example|api\.twilio\.com)?)/(2010-04-01|v1|v2)?[a-z0-9@:/?&=.%\\-]{0,20}|.{0,30}",
+        ) {
+            for base in ["https://api.twilio.com", "http://127.0.0.1:9/sim"] {
+                if let Some(page) = account(base).page_url(Host::Monitor, &next) {
+                    let home = account(base).on(Host::Monitor, &[]);
+                    prop_assert_eq!(page.origin(), home.origin());
+                    prop_assert_eq!((page.username(), page.password()), ("", None));
+                }
+            }
+        }
+    }
 
     #[test]
     fn region_and_edge_go_together() {

@@ -1,7 +1,8 @@
 //! Elastic SIP Trunking: a trunk of the account that leads calls to our SIP user agent, and the numbers on it (twilio.md, section 16).
 //! It sets trunks up and knows nothing of the calls that come over them. Every step looks first: done twice, it makes nothing twice.
 
-use super::rest::{Harm, Host, Twilio, unreadable};
+use super::rest::{Host, Twilio};
+use crate::http::Harm;
 use crate::{Area, CarrierError};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -120,7 +121,7 @@ impl Twilio {
         let body = self.change(Area::Voice, url, &[("PhoneNumberSid", number.into())]).await?;
         match serde_json::from_slice::<TrunkNumber>(&body) {
             Ok(now) if now.trunk_sid.as_deref() == Some(trunk) => Ok(()),
-            _ => Err(unreadable(Harm::Possible)),
+            _ => Err(Harm::Possible.unreadable()),
         }
     }
 
@@ -131,6 +132,14 @@ impl Twilio {
         }
         let url = self.on(Host::Trunking, &["v1", "Trunks", trunk, "PhoneNumbers", number]);
         match self.delete(Area::Voice, url).await {
+            Ok(()) | Err(CarrierError::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a trunk with its addresses; that it is gone already is no error. Numbers that were on it have none then.
+    pub async fn remove_trunk(&self, trunk: &str) -> Result<(), CarrierError> {
+        match self.delete(Area::Voice, self.on(Host::Trunking, &["v1", "Trunks", trunk])).await {
             Ok(()) | Err(CarrierError::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
@@ -163,7 +172,7 @@ impl Twilio {
             ("DisasterRecoveryMethod", "POST".into()),
         ];
         let body = self.change(Area::Voice, self.on(Host::Trunking, path), &form).await?;
-        serde_json::from_slice(&body).map_err(|_| unreadable(Harm::Possible))
+        serde_json::from_slice(&body).map_err(|_| Harm::Possible.unreadable())
     }
 }
 

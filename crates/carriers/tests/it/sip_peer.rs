@@ -1,7 +1,9 @@
 //! The other end of a trunk, by hand: a socket that says what a test writes, and shows what came back. And the house with our
 //! user agent in it.
 
-use offhook_carriers::sip::{Incoming, Listening, SipEvent, Trunk, TrunkId, TrunkSettings, UserAgent};
+use offhook_carriers::sip::{
+    Incoming, Listening, SipEvent, Trunk, TrunkId, TrunkSettings, TrunkState, UserAgent,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -64,6 +66,18 @@ impl House {
             }
         };
         timeout(LIMIT, wait).await.expect("nobody calls")
+    }
+
+    /// The next news of a trunk.
+    pub async fn news(&mut self) -> TrunkState {
+        let wait = async {
+            loop {
+                if let SipEvent::Trunk { state, .. } = self.events.recv().await.unwrap() {
+                    return state;
+                }
+            }
+        };
+        timeout(LIMIT, wait).await.expect("no news of the trunk")
     }
 }
 

@@ -103,12 +103,3 @@ async fn the_other_regions_are_asked_only_at_twilio_itself() {
     let carrier = StandIn::answering([wrong(), wrong(), wrong()]).await;
     assert_eq!(at_twilio(&carrier, token()).check().await.unwrap(), Verdict::WrongCredentials);
 }
-
-#[test]
-fn an_api_key_is_pasted_with_its_secret() {
-    let read = |text: &str| Credentials::read(&Secret::new(text.into()));
-    let Credentials::AuthToken(token) = read("  0123\n") else { panic!("a token") };
-    assert_eq!(token.expose(), "0123");
-    let Credentials::ApiKey { sid, secret } = read(" SK01: word ") else { panic!("a key") };
-    assert_eq!((sid.as_str(), secret.expose().as_str()), ("SK01", "word"));
-}

@@ -162,12 +162,14 @@ async fn trunks(contract: &mut Contract) {
         Reply::Say(201, number(json!({ "trunk_sid": TRUNK })).to_string()),
         Reply::ok(&number(json!({ "trunk_sid": TRUNK })).to_string()),
         Reply::gone(),
+        Reply::gone(),
     ];
     checked(contract, replies, async |twilio| {
         twilio.trunk(&wish()).await.unwrap();
         twilio.trunk(&wish()).await.unwrap();
         twilio.attach_to_trunk(TRUNK, NUMBER).await.unwrap();
         twilio.detach_from_trunk(TRUNK, NUMBER).await.unwrap();
+        twilio.remove_trunk(TRUNK).await.unwrap();
     })
     .await;
 }

@@ -342,7 +342,7 @@ async fn alerts_say_why_a_page_of_ours_was_not_asked() {
     let alert = |code: &str, at: &str| {
         json!({
             "sid": "NO1", "error_code": code, "alert_text": "Msg=about+14155550199", "log_level": "error",
-            "request_url": "https://offhook.example/hooks/twilio/voice", "resource_sid": "CA1", "date_generated": at,
+            "request_url": "https://ada:word@offhook.example/hooks/twilio/voice", "resource_sid": "CA1", "date_generated": at,
         })
     };
     let alerts = json!([

@@ -19,4 +19,5 @@ mod problems;
 mod recorder;
 mod roles;
 mod serve;
+mod twilio_account;
 mod workspace;

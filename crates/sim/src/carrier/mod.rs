@@ -6,6 +6,7 @@ mod network;
 mod phone;
 mod playout;
 mod robot;
+pub mod sip;
 mod socket;
 pub mod telnyx;
 pub mod twilio;

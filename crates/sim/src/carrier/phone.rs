@@ -391,6 +391,12 @@ impl Line {
         self.lock().playout.play(at, pcm)
     }
 
+    /// Whether nothing is waiting to be heard.
+    pub(super) fn is_idle(&self) -> bool {
+        let now = self.now();
+        self.lock().playout.waiting(now) == 0
+    }
+
     /// Delivers a frame from another telephone, each at its exact place behind the one before.
     pub(super) fn hear_from(&self, other: &Line, at: u64, pcm: &[i16]) -> Result<(), Full> {
         let samples = |earlier: Instant, later: Instant| {

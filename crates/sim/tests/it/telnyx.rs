@@ -8,7 +8,7 @@ use offhook_sim::carrier::telnyx::{
     AfterLoss, AnswerRate, ByteOrder, CallOrder, CallState, Callee, Codec, Delivery, HangupCause,
     HangupSource, Manners, Signing, SimCall, TelnyxSim,
 };
-use offhook_sim::carrier::{Phone, StreamLoss, What};
+use offhook_sim::carrier::{LineEvent, Phone, StreamLoss, What};
 use serde_json::{Value, json};
 
 use crate::customer::{LIMIT, tone};
@@ -195,7 +195,10 @@ async fn commands_are_possible_in_the_right_state_only() {
     assert_eq!(code(api.try_command(&call, "answer", json!({})).await), (422, "10027".into()));
     api.command(&call, "hangup", json!({"command_id": "end"})).await;
     call.until_over(LIMIT).await.unwrap();
-    assert_eq!(code(api.try_command(&call, "hangup", json!({})).await), (422, "90018".into()));
+    for _ in 0..2 {
+        let refused = api.try_command(&call, "hangup", json!({"command_id": "late"})).await;
+        assert_eq!(code(refused), (422, "90018".into()), "a refused command is not remembered");
+    }
     api.command(&call, "hangup", json!({"command_id": "end"})).await;
     let unknown = api.post("/calls/v3:nobody/actions/hangup", json!({})).await;
     assert_eq!(code(unknown), (422, "90015".into()));
@@ -269,9 +272,15 @@ async fn what_is_spoken_played_pressed_and_gathered_is_told() {
     assert_eq!(customer.until_told("call.gather.ended", 3).await.payload()["digits"], "42");
     api.command(&call, "gather", json!({"initial_timeout_millis": 10})).await;
     assert_eq!(customer.until_told("call.gather.ended", 4).await.payload()["status"], "timeout");
+    let patient =
+        json!({"payload": "Well?", "voice": "AWS.Polly.Joanna", "timeout_millis": 10, "maximum_tries": 2});
+    api.command(&call, "gather_using_speak", patient).await;
+    assert_eq!(customer.until_told("call.gather.ended", 5).await.payload()["status"], "timeout");
+    let asked = |event: &&LineEvent| event.what == What::CarrierSaid { text: "Well?".into() };
+    assert_eq!(call.phone().history().iter().filter(asked).count(), 2);
     api.command(&call, "gather", json!({})).await;
     api.command(&call, "gather_stop", json!({})).await;
-    assert_eq!(customer.until_told("call.gather.ended", 5).await.payload()["status"], "cancelled");
+    assert_eq!(customer.until_told("call.gather.ended", 6).await.payload()["status"], "cancelled");
 
     api.command(&call, "send_dtmf", json!({"digits": "1w#", "duration_millis": 100})).await;
     for digit in ['1', '#'] {
@@ -283,7 +292,7 @@ async fn what_is_spoken_played_pressed_and_gathered_is_told() {
     );
     api.command(&call, "gather", json!({})).await;
     call.phone().hang_up();
-    assert_eq!(customer.until_told("call.gather.ended", 6).await.payload()["status"], "call_hangup");
+    assert_eq!(customer.until_told("call.gather.ended", 7).await.payload()["status"], "call_hangup");
 }
 
 #[tokio::test]
@@ -372,6 +381,44 @@ async fn a_dial_that_cannot_be_is_refused() {
 }
 
 #[tokio::test]
+async fn who_answered_is_told_where_that_was_asked() {
+    let (sim, customer, api) = open().await;
+    let human = "+14155550178";
+    sim.callee(HUMAN, Callee::Machine { after_ms: 1 });
+    for (to, wish, expected) in [
+        (HUMAN, "detect", vec![("call.machine.detection.ended", "machine")]),
+        (human, "detect_beep", vec![("call.machine.detection.ended", "human")]),
+        (human, "premium", vec![("call.machine.premium.detection.ended", "human_residence")]),
+        (
+            HUMAN,
+            "premium",
+            vec![
+                ("call.machine.premium.detection.ended", "machine"),
+                ("call.machine.premium.greeting.ended", "beep_detected"),
+            ],
+        ),
+    ] {
+        let call = dial(&sim, &api, json!({"to": to, "answering_machine_detection": wish})).await;
+        for (event, result) in expected {
+            let told = customer.until_told_of(&call, event).await;
+            assert_eq!(told.payload()["result"], result, "{to} {wish}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_called_party_can_decline_by_hand_and_hear_keys_on_answering() {
+    let (sim, _customer, api) = open().await;
+    let call = dial(&sim, &api, json!({"send_digits_on_answer": "w7"})).await;
+    event(&call, |what| *what == What::DigitHeard { digit: '7' }).await;
+    sim.callee(HUMAN, Callee::NoAnswer);
+    let call = dial(&sim, &api, json!({})).await;
+    call.phone().hang_up();
+    let end = call.until_over(LIMIT).await.unwrap();
+    assert_eq!((end.cause, end.source), (HangupCause::CallRejected, HangupSource::Callee));
+}
+
+#[tokio::test]
 async fn more_than_150_calls_in_five_seconds_are_not_dialled() {
     let (_sim, _customer, api) = open().await;
     let order = json!({"connection_id": APPLICATION, "to": HUMAN, "from": NUMBER, "timeout_secs": 1});
@@ -430,6 +477,28 @@ async fn a_parked_caller_stays_when_the_other_leg_ends() {
 }
 
 #[tokio::test]
+async fn a_leg_that_is_bridged_again_lets_the_first_one_go() {
+    let (sim, customer, api) = open().await;
+    let call = ring(&sim);
+    // Nobody answered it: the bridge does.
+    api.command(&call, "transfer", json!({"to": HUMAN})).await;
+    customer.until_told("call.bridged", 2).await;
+    let first = sim.until_called(LIMIT, HUMAN, 0).await.unwrap();
+    let second = dial(&sim, &api, json!({})).await;
+    second.until_state(LIMIT, |state| state == CallState::Answered).await.unwrap();
+    let bridge = json!({"call_control_id": call.control_id(), "prevent_double_bridge": true});
+    assert_eq!(code(api.try_command(&second, "bridge", bridge).await), (422, "10027".into()));
+    api.command(&call, "bridge", json!({"call_control_id": second.control_id()})).await;
+    first.until_over(LIMIT).await.unwrap();
+    call.phone().say(&tone(200));
+    until_heard(&second, 200).await;
+    assert_eq!(
+        code(api.try_command(&call, "bridge", json!({"call_control_id": "v3:x"})).await),
+        (422, "90015".into())
+    );
+}
+
+#[tokio::test]
 async fn a_referred_caller_leaves_where_the_other_side_takes_it() {
     let (sim, customer, api) = open().await;
     let call = ring(&sim);
@@ -448,6 +517,7 @@ async fn a_referred_caller_leaves_where_the_other_side_takes_it() {
 
 // Webhooks
 
+#[allow(clippy::disallowed_methods, reason = "how old a signature is can only be said by the clock")]
 fn verifies(sim: &TelnyxSim, headers: &HeaderMap, body: &[u8]) -> bool {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
@@ -521,6 +591,20 @@ async fn webhooks_come_twice_late_and_out_of_order_as_asked() {
     assert!(sim.repeat_last_webhook("call.initiated").await);
     assert_eq!(customer.told("call.initiated")[4].id(), customer.told("call.initiated")[3].id());
     assert!(!sim.repeat_last_webhook("call.cost").await);
+}
+
+#[tokio::test]
+async fn a_slow_webhook_holds_up_those_behind_it_only_where_asked() {
+    let (sim, customer, _api) = open().await;
+    // 408 stands for a server that does not answer in time.
+    customer.answer("/voice", &[408]);
+    let mut order = CallOrder::new(NUMBER, CALLER);
+    order.delivery = Some(Delivery::AtOnce);
+    let call = sim.call(order).unwrap();
+    customer.until_told("call.initiated", 1).await;
+    call.phone().hang_up();
+    customer.until_told("call.hangup", 1).await;
+    assert!(sim.webhooks().iter().all(|record| record.event_type == "call.hangup"));
 }
 
 #[tokio::test]
@@ -828,6 +912,17 @@ async fn a_stream_shows_its_token_and_its_parameters() {
     let (_call, media, start) = streamed(&sim, &customer, &api, order, stream).await;
     assert_eq!(media.headers["x-telnyx-streaming-auth-token"], "secret");
     assert_eq!(start["start"]["custom_parameters"], json!({"ticket": "t1"}));
+}
+
+#[tokio::test]
+async fn a_simulator_that_stops_ends_its_calls_first() {
+    let (sim, customer, api) = open().await;
+    let order = CallOrder::new(NUMBER, CALLER);
+    let (call, mut media, _) = streamed(&sim, &customer, &api, order, wide_stream(&customer)).await;
+    sim.stop().await;
+    assert!(call.end().is_some());
+    media.next("stop").await;
+    customer.until_told("call.hangup", 1).await;
 }
 
 // The official package

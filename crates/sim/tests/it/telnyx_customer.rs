@@ -188,18 +188,28 @@ impl Customer {
 
     /// Waits until so many webhooks of a type have arrived, and returns the last of these.
     pub async fn until_told(&self, event: &str, times: usize) -> Told {
+        self.until(event, |told| told.get(times - 1).cloned()).await
+    }
+
+    /// Waits for the first webhook of a type about a call.
+    pub async fn until_told_of(&self, call: &SimCall, event: &str) -> Told {
+        let is_it = |told: &&Told| told.control_id() == call.control_id();
+        self.until(event, |told| told.iter().find(is_it).cloned()).await
+    }
+
+    async fn until(&self, event: &str, find: impl Fn(&[Told]) -> Option<Told>) -> Told {
         let mut changed = self.changed.subscribe();
         let waiting = async {
             loop {
-                if let Some(told) = self.told(event).get(times - 1) {
-                    return told.clone();
+                if let Some(told) = find(&self.told(event)) {
+                    return told;
                 }
                 changed.changed().await.unwrap();
             }
         };
         tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| {
             let told: Vec<_> = self.all_told().iter().map(|told| told.json["data"].clone()).collect();
-            panic!("{event} was not told {times} times; told were {told:#?}")
+            panic!("{event} was not told as expected; told were {told:#?}")
         })
     }
 

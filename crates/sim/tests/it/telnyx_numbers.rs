@@ -70,7 +70,7 @@ async fn who_may_not_ask_is_told_in_one_of_three_ways() {
     let sim = start(settings).await;
     let mut api = Api::of(&sim);
     assert_eq!(api.get("/balance").await.1["data"]["currency"], "USD");
-    let without = reqwest::get(format!("{}/balance", sim.base_url())).await.unwrap();
+    let without = reqwest::Client::new().get(format!("{}/balance", sim.base_url())).send().await.unwrap();
     assert_eq!(without.status(), 404);
     assert_eq!(without.json::<Value>().await.unwrap()["errors"][0]["code"], "10005");
 
@@ -152,7 +152,8 @@ async fn a_number_is_led_elsewhere_and_back() {
     api.patch(&messaging, json!({"messaging_profile_id": profile})).await;
     assert_eq!(read("messaging_profile_name").await, "ours");
     api.patch(&messaging, json!({})).await;
-    assert_eq!(api.get(&messaging).await.1["data"]["messaging_profile_id"], profile, "omitted keeps");
+    api.patch(&messaging, json!({"messaging_profile_id": null})).await;
+    assert_eq!(api.get(&messaging).await.1["data"]["messaging_profile_id"], profile, "omitted and null keep");
     api.patch(&messaging, json!({"messaging_profile_id": ""})).await;
     assert_eq!(read("messaging_profile_id").await, Value::Null, "empty detaches");
     api.patch(&path, json!({"connection_id": "1111111111111111111"})).await;
@@ -290,4 +291,42 @@ async fn more_requests_than_the_limit_are_refused_until_the_window_is_over() {
     assert_eq!(refused.json::<Value>().await.unwrap()["errors"][0]["code"], "10011");
     let asking = async { while ask().await.status() != 200 {} };
     tokio::time::timeout(LIMIT, asking).await.expect("the window never ends");
+}
+
+#[tokio::test]
+async fn filters_find_what_they_are_documented_to_find() {
+    let customer = Customer::open().await;
+    let mut settings = settings(&customer);
+    settings.number_filter_takes_plus = false;
+    let sim = start(settings).await;
+    let api = Api::of(&sim);
+    let count = async |path: &str| {
+        let (status, found) = api.get(path).await;
+        assert_eq!(status, 200, "{path}: {found}");
+        found["data"].as_array().unwrap().len()
+    };
+    for (filter, found) in [
+        ("filter[phone_number]=14155550101", 1),
+        ("filter[phone_number]=4155550", 1),
+        ("filter[phone_number]=%2B14155550101", 0),
+        ("filter[phone_number]=415-555", 0),
+        ("filter[connection_id]=1", 0),
+        ("filter[without_tags]=true", 1),
+        ("filter[voice.connection_name][contains]=our", 1),
+    ] {
+        assert_eq!(count(&format!("/phone_numbers?{filter}")).await, found, "{filter}");
+    }
+    assert_eq!(code(api.get("/phone_numbers?filter[phone_number]=41").await), (400, "10015".into()));
+    for (filter, found) in [
+        ("filter[national_destination_code]=212", 1),
+        ("filter[locality]=san%20francisco", 5),
+        ("filter[phone_number][starts_with]=415", 5),
+        ("filter[national_destination_code]=415&filter[phone_number][starts_with]=415", 0),
+        ("filter[national_destination_code]=415&filter[phone_number][starts_with]=555", 5),
+        ("filter[phone_number][ends_with]=0212", 1),
+        ("filter[features]=voice,fax", 0),
+        ("filter[country_code]=GB", 0),
+    ] {
+        assert_eq!(count(&format!("/available_phone_numbers?{filter}")).await, found, "{filter}");
+    }
 }

@@ -24,6 +24,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
 mod arrivals;
+#[doc(hidden)]
+pub mod bench;
 mod keys;
 mod line;
 mod pace;

@@ -334,3 +334,6 @@ impl Tones {
         pressed.extend(self.presses.drain(..).map(|press| press.digit));
     }
 }
+
+#[cfg(test)]
+mod tests;

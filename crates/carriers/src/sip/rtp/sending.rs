@@ -385,3 +385,6 @@ fn silence(codec: Codec, bytes: usize) -> Frame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,6 +147,13 @@ struct Facts {
     bridge: Option<Bridge>,
 }
 
+/// Which of two joined legs stay when the other one ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Parks {
+    pub(super) one: bool,
+    pub(super) other: bool,
+}
+
 /// The other leg, and what becomes of this one when that hangs up.
 struct Bridge {
     peer: Arc<Call>,
@@ -205,16 +212,21 @@ impl Call {
         let _ = self.orders.try_send(order);
     }
 
-    /// Whether a command with this id was taken on this call a short time ago.
-    pub(super) fn knows_command(&self, id: &str) -> bool {
+    /// Remembers a command: whether none with this id was taken on this call a short time ago.
+    pub(super) fn note_command(&self, id: &str) -> bool {
         let now = Instant::now();
         let commands = &mut self.lock().commands;
         commands.retain(|(_, at)| now.duration_since(*at) < COMMAND_MEMORY);
-        commands.iter().any(|(known, _)| known == id)
+        if commands.iter().any(|(known, _)| known == id) {
+            return false;
+        }
+        commands.push_back((id.to_owned(), now));
+        true
     }
 
-    pub(super) fn note_command(&self, id: &str) {
-        self.lock().commands.push_back((id.to_owned(), Instant::now()));
+    /// Forgets a command that was refused.
+    pub(super) fn forget_command(&self, id: &str) {
+        self.lock().commands.retain(|(known, _)| known != id);
     }
 
     /// What a command says about the webhooks that follow it.
@@ -245,7 +257,7 @@ impl Call {
         }
         self.line.answer();
         self.changed.send_replace(());
-        self.tell("call.answered", self.with_parties(json!({"state": "answered", "tags": []})));
+        self.tell("call.answered", self.with_start(json!({"state": "answered", "tags": []})));
     }
 
     /// Ends the line, and then tells it.
@@ -272,7 +284,7 @@ impl Call {
             "call_quality_stats": if was_answered { quality } else { Value::Null },
             "tags": [],
         });
-        self.tell("call.hangup", self.with_parties(hangup));
+        self.tell("call.hangup", self.with_start(hangup));
         if self.tells_cost {
             self.tell_cost();
         }
@@ -318,13 +330,19 @@ impl Call {
             call["shaken_stir_attestation"] = "A".into();
             call["shaken_stir_validated"] = true.into();
         }
-        self.tell("call.initiated", self.with_parties(call));
+        self.tell("call.initiated", self.with_start(call));
     }
 
-    /// Adds what only some events carry: who calls whom, and since when.
+    /// Adds who calls whom, which not all events carry.
     pub(super) fn with_parties(&self, mut extra: Value) -> Value {
         extra["from"] = self.from.as_str().into();
         extra["to"] = self.to.as_str().into();
+        extra
+    }
+
+    /// Adds that, and since when.
+    fn with_start(&self, extra: Value) -> Value {
+        let mut extra = self.with_parties(extra);
         extra["start_time"] = timestamp(self.lock().started).into();
         extra
     }
@@ -395,11 +413,13 @@ impl Call {
         self.lock().stream.clone()
     }
 
-    /// Connects two legs: what one hears, the other says.
-    pub(super) fn join(one: &Arc<Call>, other: &Arc<Call>, one_parks: bool) {
-        for (call, peer, parks) in [(one, other, one_parks), (other, one, false)] {
+    /// Connects two legs: what one hears, the other says. Whom they were connected with before, is let go.
+    pub(super) fn join(one: &Arc<Call>, other: &Arc<Call>, parks: Parks) {
+        one.part();
+        other.part();
+        for (call, peer, parks) in [(one, other, parks.one), (other, one, parks.other)] {
             call.lock().bridge = Some(Bridge { peer: peer.clone(), parks });
-            call.tell("call.bridged", call.with_parties(json!({})));
+            call.tell("call.bridged", call.with_start(json!({})));
         }
     }
 

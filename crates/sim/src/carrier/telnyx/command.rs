@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::call::{Call, CallState, HangupCause};
+use super::call::{Call, CallState, HangupCause, Parks};
 use super::conduct::{Gather, Order, Sound};
-use super::dial::{Transfer, is_address};
+use super::dial::{Detection, Transfer, is_address};
 use super::request::{Body, Field, Kind, Refusal};
 use super::rest::{Answer, RestRequest, shown};
 use super::stream::StreamWish;
@@ -245,11 +245,20 @@ pub(super) fn run(request: &RestRequest<'_>, id: &str, name: &str) -> Answer {
     let families = families(sim, name).ok_or_else(Refusal::not_found)?;
     let body = request.body_of(&families)?;
     let call = sim.find_call(id).ok_or_else(invalid_id)?;
-    let accepted = || shown(json!({"result": "ok"}));
     // A repetition is ignored before anything else is looked at: the first one may have ended the call.
-    if body.text("command_id").is_some_and(|id| call.knows_command(id)) {
-        return accepted();
+    let command_id = body.text("command_id");
+    if command_id.is_none_or(|id| call.note_command(id)) {
+        let taken = take(sim, &call, name, &body);
+        if let (Err(_), Some(id)) = (&taken, command_id) {
+            call.forget_command(id);
+        }
+        taken?;
     }
+    shown(json!({"result": "ok"}))
+}
+
+/// Gives the order, where the call is in a state for it.
+fn take(sim: &Arc<Sim>, call: &Arc<Call>, name: &str, body: &Body) -> Result<(), Refusal> {
     match call.state() {
         CallState::Over if sim.settings.dead_calls_are_unknown => return Err(invalid_id()),
         CallState::Over => return Err(ended()),
@@ -259,15 +268,12 @@ pub(super) fn run(request: &RestRequest<'_>, id: &str, name: &str) -> Answer {
         CallState::Ringing if needs_answer(name) => return Err(not_answered()),
         _ => {}
     }
-    let order = order(sim, &call, name, &body)?;
-    call.set_hooks(&body);
-    if let Some(id) = body.text("command_id") {
-        call.note_command(id);
-    }
+    let order = order(sim, call, name, body)?;
+    call.set_hooks(body);
     if let Some(order) = order {
         call.order(order);
     }
-    accepted()
+    Ok(())
 }
 
 /// Before the answer a call can be answered, declined, or sent elsewhere.
@@ -302,6 +308,8 @@ fn order(sim: &Arc<Sim>, call: &Arc<Call>, name: &str, body: &Body) -> Result<Op
             ring: Duration::from_secs(body.whole("timeout_secs", 30)),
             limit: Duration::from_secs(body.whole("time_limit_secs", 14_400)),
             parks: body.text("park_after_unbridge").is_some(),
+            digits: digits(body, "send_digits_on_answer")?,
+            detection: Detection::read(body),
         })),
         "bridge" => {
             let id = body.text("call_control_id").unwrap_or_default();
@@ -312,7 +320,11 @@ fn order(sim: &Arc<Sim>, call: &Arc<Call>, name: &str, body: &Body) -> Result<Op
                 CallState::Answered if Arc::ptr_eq(&peer, call) => return Err(invalid_id()),
                 CallState::Answered => {}
             }
-            Order::Bridge { peer, parks: body.text("park_after_unbridge").is_some() }
+            if body.flag("prevent_double_bridge") && peer.peer().is_some() {
+                return Err(impossible("The other call is bridged already."));
+            }
+            let parks = Parks { one: body.text("park_after_unbridge").is_some(), other: false };
+            Order::Bridge { peer, parks }
         }
         "speak" => Order::Sound(speech(body)?),
         "playback_start" => Order::Sound(file(body)?),
@@ -326,13 +338,9 @@ fn order(sim: &Arc<Sim>, call: &Arc<Call>, name: &str, body: &Body) -> Result<Op
         }
         "gather_stop" => Order::StopGather,
         "send_dtmf" => {
-            let digits = body.text("digits").unwrap_or_default();
-            if !digits.chars().all(|digit| "0123456789ABCDwW*#".contains(digit)) {
-                let detail = "The 'digits' parameter must be made of 0-9, A-D, w, W, * or #";
-                return Err(Refusal::unprocessable("90014", "Invalid value for digits", detail).at("digits"));
-            }
+            let digits = digits(body, "digits")?.unwrap_or_default();
             let each_ms = u32::try_from(body.whole("duration_millis", 250)).unwrap_or(250);
-            Order::SendDigits { digits: digits.to_owned(), each_ms }
+            Order::SendDigits { digits, each_ms }
         }
         "refer" => {
             let to = body.text("sip_address").unwrap_or_default();
@@ -352,7 +360,17 @@ fn missing(field: &str) -> Refusal {
     Refusal::unprocessable("10004", "Missing required parameter", detail).at(field)
 }
 
-fn stream_wish(body: &Body, honours_rate: bool) -> Result<Option<StreamWish>, Refusal> {
+/// Keys to press, with their pauses.
+pub(super) fn digits(body: &Body, field: &str) -> Result<Option<String>, Refusal> {
+    let Some(digits) = body.text(field) else { return Ok(None) };
+    if digits.chars().all(|digit| "0123456789ABCDwW*#".contains(digit)) {
+        return Ok(Some(digits.to_owned()));
+    }
+    let detail = format!("The '{field}' parameter must be made of 0-9, A-D, w, W, * or #");
+    Err(Refusal::unprocessable("90014", "Invalid value for digits", detail).at(field))
+}
+
+pub(super) fn stream_wish(body: &Body, honours_rate: bool) -> Result<Option<StreamWish>, Refusal> {
     let wish = StreamWish::read(body, honours_rate);
     let is_socket = |url: &str| {
         url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "ws" | "wss") && url.has_host())
@@ -401,5 +419,6 @@ fn gather(body: &Body, alone: bool) -> Gather {
         total,
         first: if alone { ms("initial_timeout_millis", 5_000) } else { total },
         between: ms("inter_digit_timeout_millis", 5_000),
+        tries: body.whole("maximum_tries", 3),
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::super::phone::{FromPhone, Party, What};
 use super::super::socket::at;
-use super::call::{Call, CallEnd, CallState, Direction, HangupCause, HangupSource};
+use super::call::{Call, CallEnd, CallState, Direction, HangupCause, HangupSource, Parks};
 use super::stream::{self, StreamWish};
 use super::{Callee, Sim, dial};
 
@@ -30,7 +30,7 @@ pub(super) enum Order {
     StartStream(Box<StreamWish>),
     StopStream,
     Transfer(Box<dial::Transfer>),
-    Bridge { peer: Arc<Call>, parks: bool },
+    Bridge { peer: Arc<Call>, parks: Parks },
     Sound(Sound),
     StopSounds,
     Gather { gather: Box<Gather>, prompt: Option<Sound> },
@@ -79,10 +79,13 @@ pub(super) struct Gather {
     pub(super) total: Duration,
     pub(super) first: Duration,
     pub(super) between: Duration,
+    /// How often a prompt is played at most while no key comes.
+    pub(super) tries: u64,
 }
 
 struct Gathering {
     wish: Gather,
+    prompt: Option<Sound>,
     digits: String,
     gives_up: Instant,
     next_by: Instant,
@@ -194,12 +197,9 @@ impl<'a> Desk<'a> {
         if self.sounds_until.is_some_and(|until| until <= now) {
             self.sound_ends("completed");
         }
-        let late = self
-            .gathering
-            .as_ref()
-            .is_some_and(|gathering| gathering.gives_up <= now || gathering.next_by <= now);
-        if late {
-            self.gather_ends(None);
+        let late = |gathering: &Gathering| gathering.gives_up <= now || gathering.next_by <= now;
+        if self.gathering.as_ref().is_some_and(late) {
+            self.gather_is_late();
         }
         None
     }
@@ -207,6 +207,7 @@ impl<'a> Desk<'a> {
     async fn obey(&mut self, order: Order) -> Option<Ended> {
         self.first_command_by = None;
         match order {
+            Order::Answer(_) if self.call.state() == CallState::Answered => {}
             Order::Answer(wish) => {
                 self.call.answer();
                 self.ends_by = Some(Instant::now() + self.whole);
@@ -220,6 +221,8 @@ impl<'a> Desk<'a> {
                 let cause = if answered { HangupCause::NormalClearing } else { HangupCause::CallRejected };
                 return Some(self.we_leave(cause));
             }
+            // Two commands may both have been accepted before the first one had its effect.
+            Order::StartStream(_) if self.call.stream().is_some() => {}
             Order::StartStream(wish) => stream::start(self.sim, self.call, *wish),
             Order::StopStream => {
                 if let Some(stream) = self.call.stream() {
@@ -227,6 +230,7 @@ impl<'a> Desk<'a> {
                 }
             }
             Order::Transfer(transfer) => dial::transfer(self.sim, self.call, *transfer),
+            Order::Bridge { peer, .. } if peer.end().is_some() => {}
             Order::Bridge { peer, parks } => Call::join(self.call, &peer, parks),
             Order::Sound(sound) => self.sound(sound),
             Order::StopSounds => {
@@ -297,8 +301,8 @@ impl<'a> Desk<'a> {
     fn gather(&mut self, wish: Gather, prompt: Option<Sound>) {
         self.gather_ends(Some("cancelled"));
         let prompt_takes = prompt.as_ref().map_or(Duration::ZERO, |prompt| prompt.length(self.sim));
-        if let Some(prompt) = prompt {
-            self.sound(prompt);
+        if let Some(prompt) = &prompt {
+            self.sound(prompt.clone());
         }
         let heard = Instant::now() + prompt_takes;
         self.gathering = Some(Gathering {
@@ -306,7 +310,24 @@ impl<'a> Desk<'a> {
             next_by: heard + wish.first,
             digits: String::new(),
             wish,
+            prompt,
         });
+    }
+
+    /// A prompt that nobody answered is played again, as often as was asked.
+    fn gather_is_late(&mut self) {
+        match self.gathering.take() {
+            Some(Gathering { mut wish, digits, prompt: Some(prompt), .. })
+                if digits.is_empty() && wish.tries > 1 =>
+            {
+                wish.tries -= 1;
+                self.gather(wish, Some(prompt));
+            }
+            gathering => {
+                self.gathering = gathering;
+                self.gather_ends(None);
+            }
+        }
     }
 
     fn gather_digit(&mut self, digit: char) {
@@ -356,7 +377,7 @@ impl<'a> Desk<'a> {
         };
         tell("call.refer.started", SIP_TRYING);
         let refused = match self.sim.callee_at(address) {
-            Callee::Answers { .. } => None,
+            Callee::Answers { .. } | Callee::Machine { .. } => None,
             Callee::Busy { .. } => Some(486),
             Callee::Rejects { .. } => Some(603),
             Callee::NoAnswer => Some(480),

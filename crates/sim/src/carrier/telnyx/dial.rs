@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::phone::Party;
 use super::account::{Shelf, target};
-use super::call::{Call, CallEnd, Direction, HangupCause, HangupSource, Origin};
+use super::call::{Call, CallEnd, CallState, Direction, HangupCause, HangupSource, Origin, Parks};
 use super::command::{self, DIAL_FIELDS};
 use super::conduct::{self, Limits, Order};
 use super::request::{Body, Refusal};
@@ -20,6 +20,8 @@ use super::stream::{self, StreamWish};
 use super::{Callee, Sim};
 
 const DEFAULT_RING_S: u64 = 30;
+/// How long a key is held that is pressed for the customer.
+const DIGIT_MS: u32 = 250;
 const DEFAULT_LIMIT_S: u64 = 14_400;
 /// 30 new calls a second, measured in five.
 const DIALS: usize = 150;
@@ -33,6 +35,24 @@ pub(super) struct Transfer {
     pub(super) ring: Duration,
     pub(super) limit: Duration,
     pub(super) parks: bool,
+    pub(super) digits: Option<String>,
+    pub(super) detection: Option<Detection>,
+}
+
+/// How it is found out whether a human answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Detection {
+    premium: bool,
+    /// Whether the end of a machine's greeting is waited for as well.
+    greeting: bool,
+}
+
+impl Detection {
+    pub(super) fn read(body: &Body) -> Option<Detection> {
+        let wish = body.text("answering_machine_detection").filter(|wish| *wish != "disabled")?;
+        let premium = wish == "premium";
+        Some(Detection { premium, greeting: premium || matches!(wish, "detect_beep" | "greeting_end") })
+    }
 }
 
 /// What is known of a leg before it is dialled.
@@ -40,8 +60,10 @@ struct Departure {
     ring: Duration,
     limit: Duration,
     stream: Option<StreamWish>,
-    /// The leg that is joined once this one is answered, and whether it stays when this one ends.
-    joins: Option<(Arc<Call>, bool)>,
+    digits: Option<String>,
+    detection: Option<Detection>,
+    /// The leg that is joined once this one is answered; it is the first of the two.
+    joins: Option<(Arc<Call>, Parks)>,
 }
 
 pub(super) fn create(request: &RestRequest<'_>) -> Answer {
@@ -65,6 +87,8 @@ pub(super) fn create(request: &RestRequest<'_>) -> Answer {
         None => None,
         Some(id) => Some(sim.find_call(id).ok_or_else(command::invalid_id)?),
     };
+    let stream = command::stream_wish(&body, true)?;
+    let digits = command::digits(&body, "send_digits_on_answer")?;
     if let Some(id) = body.text("command_id") {
         let mut state = sim.lock();
         let now = Instant::now();
@@ -88,11 +112,13 @@ pub(super) fn create(request: &RestRequest<'_>) -> Answer {
         manners: sim.settings.manners,
         tells_cost: application["call_cost_in_webhooks"] == true,
     };
-    let parks = body.text("park_after_unbridge").is_some();
+    let parks = Parks { one: false, other: body.text("park_after_unbridge").is_some() };
     let departure = Departure {
         ring: Duration::from_secs(body.whole("timeout_secs", DEFAULT_RING_S)),
         limit: Duration::from_secs(body.whole("time_limit_secs", DEFAULT_LIMIT_S)),
-        stream: StreamWish::read(&body, true),
+        stream,
+        digits,
+        detection: Detection::read(&body),
         joins: linked.filter(|_| body.flag("bridge_on_answer")).map(|linked| (linked, parks)),
     };
     let (call, orders) = Call::new(sim, origin);
@@ -161,7 +187,9 @@ pub(super) fn transfer(sim: &Arc<Sim>, call: &Arc<Call>, transfer: Transfer) {
         ring: transfer.ring,
         limit: transfer.limit,
         stream: None,
-        joins: Some((call.clone(), transfer.parks)),
+        digits: transfer.digits,
+        detection: transfer.detection,
+        joins: Some((call.clone(), Parks { one: transfer.parks, other: false })),
     };
     let (leg, orders) = Call::new(sim, origin);
     sim.add_call(leg.clone());
@@ -179,12 +207,21 @@ async fn depart(sim: Arc<Sim>, call: Arc<Call>, mut orders: mpsc::Receiver<Order
     if let Some(wish) = departure.stream {
         stream::start(&sim, &call, wish);
     }
+    if let Some(digits) = departure.digits {
+        call.order(Order::SendDigits { digits, each_ms: DIGIT_MS });
+    }
+    if let Some(detection) = departure.detection {
+        tokio::spawn(detect(sim.clone(), call.clone(), detection));
+    }
     if let Some((other, parks)) = departure.joins {
         // The other leg may have hung up in the meantime; its part of the bridge would never end.
-        if other.end().is_some() {
-            call.order(Order::HangUp);
-        } else {
-            Call::join(&other, &call, parks);
+        match other.state() {
+            CallState::Over => call.order(Order::HangUp),
+            CallState::Answered => Call::join(&other, &call, parks),
+            CallState::Ringing => {
+                other.order(Order::Answer(None));
+                other.order(Order::Bridge { peer: call.clone(), parks });
+            }
         }
     }
     let limits = Limits { first_command: None, whole: departure.limit };
@@ -203,7 +240,7 @@ async fn ring(
     let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
     let callee = async {
         match sim.callee_at(&call.to) {
-            Callee::Answers { after_ms } => after(after_ms).map(Ok).await,
+            Callee::Answers { after_ms } | Callee::Machine { after_ms } => after(after_ms).map(Ok).await,
             Callee::Busy { after_ms } => after(after_ms).map(|()| by_callee(HangupCause::UserBusy)).await,
             Callee::Rejects { after_ms } => {
                 after(after_ms).map(|()| by_callee(HangupCause::CallRejected)).await
@@ -222,10 +259,29 @@ async fn ring(
     };
     tokio::select! {
         biased;
+        () = call.line.caller_hangs_up() => by_callee(HangupCause::CallRejected),
         () = cancelled => Err(end(HangupCause::OriginatorCancel, HangupSource::Caller)),
         reached = tokio::time::timeout(limit, callee) => {
             reached.unwrap_or(Err(end(HangupCause::Timeout, HangupSource::Unknown)))
         }
+    }
+}
+
+/// Tells who answered, and when a machine is ready to be spoken to.
+async fn detect(sim: Arc<Sim>, call: Arc<Call>, detection: Detection) {
+    let machine = matches!(sim.callee_at(&call.to), Callee::Machine { .. });
+    let (kind, human) = match detection.premium {
+        true => ("call.machine.premium", "human_residence"),
+        false => ("call.machine", "human"),
+    };
+    let results = [("detection", if machine { "machine" } else { human }), ("greeting", "beep_detected")];
+    let told = if machine && detection.greeting { 2 } else { 1 };
+    for (what, result) in results.into_iter().take(told) {
+        tokio::time::sleep(Duration::from_millis(sim.settings.detection_ms)).await;
+        if call.end().is_some() {
+            return;
+        }
+        call.tell(&format!("{kind}.{what}.ended"), call.with_parties(json!({"result": result})));
     }
 }
 

@@ -2,6 +2,7 @@
 //! Written from Telnyx's documents alone; it knows nothing of the adapter that is tested against it.
 
 mod account;
+mod audio;
 mod call;
 mod command;
 mod conduct;
@@ -11,6 +12,7 @@ mod order;
 mod request;
 mod rest;
 mod server;
+mod settings;
 mod sign;
 mod stream;
 mod webhook;
@@ -21,14 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use offhook_core::Secret;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::network::Proxy;
 use super::phone::{NotInTime, Phone};
 use account::{Shelf, target};
 use call::{Call, Origin};
@@ -40,171 +39,22 @@ use stream::Control;
 use webhook::Webhooks;
 
 pub use account::{OwnedApplication, OwnedProfile};
+pub use audio::{ByteOrder, Codec};
 pub use call::{CallEnd, CallState, Direction, HangupCause, HangupSource};
 pub use numbers::OwnedNumber;
 pub use order::{ForSale, OrderOutcome};
 pub use rest::{ApiKey, Area};
 pub use server::{RateLimit, RequestRecord, Trouble};
-pub use stream::{AfterLoss, ByteOrder, Codec, Manners};
+pub use settings::{AnswerRate, CallOrder, Callee, TelnyxSettings};
+pub use stream::{AfterLoss, Manners};
 pub use webhook::{Delivery, Signing, WebhookRecord};
 
 /// Calls that are kept with their recordings; beyond, the oldest that is over is forgotten.
 const MAX_CALLS: usize = 1_000;
+/// How long the end of one call is waited for when the simulator stops.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A call that came in lasts four hours at most.
 const LONGEST_CALL: Duration = Duration::from_secs(14_400);
-
-/// What the simulated account is and how the carrier behaves.
-#[derive(Clone, Debug)]
-pub struct TelnyxSettings {
-    /// `KEY…`: opens everything.
-    pub api_key: Secret<String>,
-    /// Further keys.
-    pub keys: Vec<ApiKey>,
-    /// Numbers that the account owns.
-    pub numbers: Vec<OwnedNumber>,
-    /// Its call control applications.
-    pub applications: Vec<OwnedApplication>,
-    /// Its other connections, such as SIP trunks: id and name.
-    pub connections: Vec<(String, String)>,
-    /// Its messaging profiles.
-    pub messaging_profiles: Vec<OwnedProfile>,
-    /// Its outbound voice profiles.
-    pub voice_profiles: Vec<OwnedProfile>,
-    /// Numbers that can be bought.
-    pub for_sale: Vec<ForSale>,
-    /// How long an order is pending.
-    pub order_takes_ms: u64,
-    /// How much later a bought number is shown.
-    pub numbers_lag_ms: u64,
-    /// How much later an order is listed; by its id it is shown at once.
-    pub orders_lag_ms: u64,
-    /// Where the ends of orders are told: what the portal calls notifications.
-    pub order_webhook_url: Option<String>,
-    /// How many requests the API takes.
-    pub rate_limit: RateLimit,
-    /// What a called party does that no [`TelnyxSim::callee`] was set for.
-    pub callee: Callee,
-    /// How webhooks are signed that no call decides about.
-    pub signing: Signing,
-    /// How webhooks arrive that no call decides about.
-    pub delivery: Delivery,
-    /// How audio is treated that no call decides about.
-    pub manners: Manners,
-    /// What `answer` does with a sampling rate, which its documents do not name.
-    pub answer_rate: AnswerRate,
-    /// Whether a command on a call that is over gets 90015, as one on a call that never was, and not 90018.
-    pub dead_calls_are_unknown: bool,
-    /// How long the carrier's own voice takes for one character.
-    pub say_ms_per_character: u64,
-    /// How long a sound file takes: it is not fetched.
-    pub play_ms: u64,
-    /// What stands in front of the server.
-    pub proxy: Option<Proxy>,
-}
-
-impl Default for TelnyxSettings {
-    fn default() -> TelnyxSettings {
-        TelnyxSettings {
-            api_key: Secret::new("KEY0123456789ABCDEF0123456789ABCDEF_simulated".into()),
-            keys: Vec::new(),
-            numbers: Vec::new(),
-            applications: Vec::new(),
-            connections: Vec::new(),
-            messaging_profiles: Vec::new(),
-            voice_profiles: Vec::new(),
-            for_sale: Vec::new(),
-            order_takes_ms: 100,
-            numbers_lag_ms: 0,
-            orders_lag_ms: 0,
-            order_webhook_url: None,
-            rate_limit: RateLimit { requests: 1_000, window_s: 1 },
-            callee: Callee::default(),
-            signing: Signing::default(),
-            delivery: Delivery::default(),
-            manners: Manners::default(),
-            answer_rate: AnswerRate::default(),
-            dead_calls_are_unknown: false,
-            say_ms_per_character: 60,
-            play_ms: 2_000,
-            proxy: None,
-        }
-    }
-}
-
-/// What a called party does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "does", rename_all = "snake_case")]
-pub enum Callee {
-    /// Picks up.
-    Answers {
-        /// Time to the answer.
-        after_ms: u64,
-    },
-    /// Is on another call.
-    Busy {
-        /// Time to the busy signal.
-        after_ms: u64,
-    },
-    /// Declines.
-    Rejects {
-        /// Time until then.
-        after_ms: u64,
-    },
-    /// Lets it ring until the call's own timeout.
-    NoAnswer,
-    /// There is no such party.
-    NotFound,
-}
-
-impl Default for Callee {
-    fn default() -> Callee {
-        Callee::Answers { after_ms: 200 }
-    }
-}
-
-/// What `answer` does with `stream_bidirectional_sampling_rate`: the documents give it to dialling and to `streaming_start` only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AnswerRate {
-    /// It is taken and has no effect.
-    #[default]
-    Ignored,
-    /// It is an unknown parameter.
-    Refused,
-    /// It has its effect.
-    Honoured,
-}
-
-/// A call to place into the customer's number.
-#[derive(Clone, Debug)]
-pub struct CallOrder {
-    /// One of the account's numbers.
-    pub to: String,
-    /// Who calls: `+…`, or what stands there for a number that is withheld.
-    pub from: String,
-    /// The name from a caller-name lookup.
-    pub caller_name: String,
-    /// How this call's webhooks are signed; nothing for the settings' way.
-    pub signing: Option<Signing>,
-    /// How this call's webhooks arrive; nothing for the settings' way.
-    pub delivery: Option<Delivery>,
-    /// How this call's audio is treated; nothing for the settings' way.
-    pub manners: Option<Manners>,
-}
-
-impl CallOrder {
-    /// A plain call.
-    pub fn new(to: impl Into<String>, from: impl Into<String>) -> CallOrder {
-        CallOrder {
-            to: to.into(),
-            from: from.into(),
-            caller_name: String::new(),
-            signing: None,
-            delivery: None,
-            manners: None,
-        }
-    }
-}
 
 /// Why a call cannot be placed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -274,6 +124,18 @@ impl TelnyxSim {
     /// Places a call from outside to one of the account's numbers; must be called within a tokio runtime.
     pub fn call(&self, order: CallOrder) -> Result<SimCall, NotPlaced> {
         place_inbound(&self.sim, order)
+    }
+
+    /// Hangs up all calls, waits until that was told, and frees the address.
+    pub async fn stop(self) {
+        let calls = self.calls();
+        for call in &calls {
+            call.call.order(Order::HangUp);
+        }
+        for call in &calls {
+            // A call that does not end in time is dropped with the rest.
+            let _ = call.until_over(STOP_LIMIT).await;
+        }
     }
 
     /// A call by its call control id.

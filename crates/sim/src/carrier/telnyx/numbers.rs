@@ -194,6 +194,10 @@ impl Number {
 
     fn voice_json(&self) -> Value {
         let mut voice = self.voice.clone();
+        if let Some(fields) = voice.as_object_mut() {
+            // It can be set here and is documented to be shown on the number only.
+            fields.remove("caller_id_name_enabled");
+        }
         voice["record_type"] = "voice_settings".into();
         voice["id"] = self.id.as_str().into();
         voice["phone_number"] = self.e164.as_str().into();
@@ -204,6 +208,9 @@ impl Number {
         voice
     }
 }
+
+/// Fewer are refused in a filter.
+const LEAST_DIGITS: usize = 3;
 
 const FILTERS: &[&str] = &[
     "page[number]",
@@ -233,7 +240,19 @@ pub(super) fn list(request: &RestRequest<'_>) -> Answer {
     let visible: Vec<Number> =
         request.sim.lock().numbers.iter().filter(|number| number.is_visible()).cloned().collect();
     let mut shown: Vec<Value> = visible.iter().map(|number| number.json(request.sim)).collect();
-    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    let dialled = query.value("filter[phone_number]");
+    if dialled.is_some_and(|part| part.chars().filter(char::is_ascii_digit).count() < LEAST_DIGITS) {
+        let detail = format!("The 'filter[phone_number]' parameter requires at least {LEAST_DIGITS} digits.");
+        return Err(Refusal::bad_request(detail));
+    }
+    let takes_plus = request.sim.settings.number_filter_takes_plus;
+    let is_dialled = |e164: &str| {
+        dialled.is_none_or(|part| {
+            let part = if takes_plus { part.strip_prefix('+').unwrap_or(part) } else { part };
+            // Documented: other characters find nothing.
+            part.chars().all(|c| c.is_ascii_digit()) && e164.contains(part)
+        })
+    };
     shown.retain(|number| {
         let is = |filter: &str, field: &str| {
             let wished = query.value(&format!("filter[{filter}]"));
@@ -241,15 +260,13 @@ pub(super) fn list(request: &RestRequest<'_>) -> Answer {
         };
         let name = number["connection_name"].as_str().unwrap_or_default();
         let named = |how: &str| query.value(&format!("filter[voice.connection_name][{how}]"));
-        // A filter of fewer digits finds all numbers that hold them (documented: three digits at least).
-        let dialled = query.value("filter[phone_number]").map(digits);
-        let number_digits = digits(number["phone_number"].as_str().unwrap_or_default());
-        dialled.is_none_or(|part| number_digits.contains(&part))
+        is_dialled(number["phone_number"].as_str().unwrap_or_default())
             && is("status", "status")
             && is("connection_id", "connection_id")
             && is("customer_reference", "customer_reference")
             && is("country_iso_alpha2", "country_iso_alpha2")
             && is("number_type][eq", "phone_number_type")
+            && (query.value("filter[without_tags]") != Some("true") || number["tags"] == json!([]))
             && query.value("filter[tag]").is_none_or(|tag| {
                 number["tags"].as_array().is_some_and(|tags| tags.iter().any(|own| own == tag))
             })
@@ -268,11 +285,9 @@ pub(super) fn list(request: &RestRequest<'_>) -> Answer {
     Ok((StatusCode::OK, query.page(shown)?))
 }
 
-/// Finds a number by its id, or by itself, as the API allows.
 fn find(sim: &Sim, id: &str) -> Result<Number, Refusal> {
     let state = sim.lock();
-    let found =
-        state.numbers.iter().find(|number| (number.id == id || number.e164 == id) && number.is_visible());
+    let found = state.numbers.iter().find(|number| number.id == id && number.is_visible());
     found.cloned().ok_or_else(Refusal::not_found)
 }
 
@@ -330,6 +345,12 @@ pub(super) fn delete(request: &RestRequest<'_>, id: &str) -> Answer {
     request.sim.lock().numbers.retain(|other| other.id != number.id);
     let mut deleted = number.json(request.sim);
     deleted["status"] = "deleted".into();
+    if let Some(fields) = deleted.as_object_mut() {
+        // A deleted number is documented with fewer fields, and without null.
+        const NOT_SHOWN: [&str; 4] =
+            ["country_iso_alpha2", "emergency_status", "inbound_call_screening", "source_type"];
+        fields.retain(|name, value| !value.is_null() && !NOT_SHOWN.contains(&name.as_str()));
+    }
     shown(deleted)
 }
 
@@ -340,12 +361,14 @@ pub(super) fn show_messaging(request: &RestRequest<'_>, id: &str) -> Answer {
 
 pub(super) fn update_messaging(request: &RestRequest<'_>, id: &str) -> Answer {
     const FIELDS: &[Field] = &[
-        Field::text("messaging_profile_id"),
-        Field::text("messaging_product"),
+        Field::text("messaging_profile_id").or_null(),
+        Field::text("messaging_product").or_null(),
         Field::new("tags", Kind::Texts),
     ];
     let number = find(request.sim, id)?;
     let mut body = request.body(FIELDS)?;
+    // Documented: null keeps, as if it were not named.
+    body.0.retain(|_, value| !value.is_null());
     let profile = take_id(&mut body, "messaging_profile_id");
     if let Some(Some(id)) = &profile
         && request.sim.thing(Shelf::MessagingProfiles, id).is_none()

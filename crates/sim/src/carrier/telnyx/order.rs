@@ -131,15 +131,18 @@ fn fits(query: &Query, number: &ForSale) -> bool {
     let value = |name: &str| query.value(&format!("filter[{name}]"));
     let is = |name: &str, own: &str| value(name).is_none_or(|wished| wished.eq_ignore_ascii_case(own));
     let national = number.national();
+    let code = value("national_destination_code").unwrap_or_default();
+    // Documented: patterns are looked for behind the code where that is filtered as well.
+    let behind = national.strip_prefix(code).unwrap_or(national);
     is("country_code", &number.country)
         && is("locality", &number.locality)
         && is("rate_center", &number.locality)
         && is("administrative_area", &number.administrative_area)
         && is("phone_number_type", number.kind)
-        && value("national_destination_code").is_none_or(|code| national.starts_with(code))
-        && value("phone_number][starts_with").is_none_or(|start| national.starts_with(start))
-        && value("phone_number][ends_with").is_none_or(|end| national.ends_with(end))
-        && value("phone_number][contains").is_none_or(|part| national.contains(part))
+        && national.starts_with(code)
+        && value("phone_number][starts_with").is_none_or(|start| behind.starts_with(start))
+        && value("phone_number][ends_with").is_none_or(|end| behind.ends_with(end))
+        && value("phone_number][contains").is_none_or(|part| behind.contains(part))
         && query.values("filter[features]").iter().all(|wished| number.features.contains(wished))
 }
 
@@ -220,21 +223,23 @@ pub(super) fn create(request: &RestRequest<'_>) -> Answer {
     let now = timestamp(Timestamp::now());
     let met = sim.lock().order_outcome != OrderOutcome::WaitsForRequirements;
     let numbers: Vec<Value> = bought.iter().map(|number| ordered(number, met)).collect();
-    let order = json!({
+    let mut order = json!({
         "id": new_uuid(),
         "record_type": "number_order",
         "status": "pending",
         "phone_numbers": numbers,
         "phone_numbers_count": numbers.len(),
-        "connection_id": body.text("connection_id"),
-        "messaging_profile_id": body.text("messaging_profile_id"),
-        "billing_group_id": body.text("billing_group_id"),
-        "customer_reference": body.text("customer_reference"),
         "requirements_met": met,
         "sub_number_orders_ids": [new_uuid()],
         "created_at": now,
         "updated_at": now,
     });
+    // None of these is documented to be null: what was not given is not shown.
+    for field in ["connection_id", "messaging_profile_id", "billing_group_id", "customer_reference"] {
+        if let Some(value) = body.text(field) {
+            order[field] = value.into();
+        }
+    }
     let appears = Instant::now() + Duration::from_millis(sim.settings.orders_lag_ms);
     sim.lock().orders.push(NumberOrder { json: order.clone(), appears });
     if met {
@@ -279,7 +284,6 @@ fn ordered(number: &ForSale, met: bool) -> Value {
         "requirements_met": met,
         "requirements_status": if met { "approved" } else { "requirement-info-pending" },
         "regulatory_requirements": [],
-        "bundle_id": null,
     })
 }
 

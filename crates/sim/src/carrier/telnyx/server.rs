@@ -174,43 +174,35 @@ async fn take(sim: Arc<Sim>, request: Request<Incoming>) -> Result<Response, Cut
     let (parts, incoming) = request.into_parts();
     let body = to_bytes(Body::new(incoming), MAX_BODY_BYTES).await.map_err(|_| CutOff)?;
     let (number, trouble) = sim.lock().desk.note(&parts, &body);
-    match trouble {
-        Some(Trouble::Cut) => return Err(CutOff),
-        Some(Trouble::NeverAnswers) => std::future::pending().await,
-        Some(Trouble::ServerError) => return Ok(finish(&sim, number, server_error().into_response())),
-        Some(Trouble::TooManyRequests) => {
-            return Ok(finish(&sim, number, too_many_requests().into_response()));
-        }
-        _ => {}
-    }
     let limit = sim.settings.rate_limit;
     let (left, reset_s) = sim.lock().desk.count(limit);
-    let mut response = match left {
-        None => too_many_requests().into_response(),
-        Some(_) => rest::answer(&sim, &parts, &body),
+    let response = match trouble {
+        Some(Trouble::Cut) => return Err(CutOff),
+        Some(Trouble::NeverAnswers) => std::future::pending().await,
+        Some(Trouble::ServerError) => server_error().into_response(),
+        Some(Trouble::TooManyRequests) => too_many_requests().into_response(),
+        _ if left.is_none() => too_many_requests().into_response(),
+        _ => rest::answer(&sim, &parts, &body),
     };
-    match trouble {
+    let mut response = match trouble {
         Some(Trouble::DoneThenCut) => return Err(CutOff),
         Some(Trouble::DoneThenSilent) => std::future::pending().await,
-        Some(Trouble::DoneThenServerError) => response = server_error().into_response(),
-        _ => {}
-    }
+        Some(Trouble::DoneThenServerError) => server_error().into_response(),
+        _ => response,
+    };
+    let refused = response.status() == StatusCode::TOO_MANY_REQUESTS;
     let figures = [
         ("x-ratelimit-limit", limit.requests.into()),
-        ("x-ratelimit-remaining", left.unwrap_or(0).into()),
+        ("x-ratelimit-remaining", if refused { 0 } else { left.unwrap_or(0).into() }),
         ("x-ratelimit-reset", reset_s),
     ];
     for (name, figure) in figures {
         response.headers_mut().insert(name, HeaderValue::from(figure));
     }
-    Ok(finish(&sim, number, response))
-}
-
-fn finish(sim: &Sim, number: usize, response: Response) -> Response {
     if let Some(record) = sim.lock().desk.journal.get_mut(number - 1) {
         record.status = Some(response.status().as_u16());
     }
-    response
+    Ok(response)
 }
 
 fn server_error() -> Refusal {

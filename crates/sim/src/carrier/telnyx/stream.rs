@@ -8,17 +8,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use jiff::Timestamp;
-use offhook_media::LINE_RATE_HZ;
 use offhook_media::coding::Coding;
-use offhook_media::resample::Resampler;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::super::phone::{FRAME_MS, FromPhone, Line, SAMPLES_PER_MS, StreamLoss, What};
+use super::super::phone::{FromPhone, Line, SAMPLES_PER_MS, StreamLoss, What};
 use super::super::socket::{self, Socket, at};
+use super::audio::{ByteOrder, Codec, Way};
 use super::call::Call;
 use super::{Sim, new_uuid, timestamp};
 
@@ -32,49 +31,6 @@ const BACKLOG_FRAMES: usize = 100;
 const MEDIA_MS: std::ops::RangeInclusive<usize> = 20..=30_000;
 /// In `mp3` mode one message may come in so long.
 const MP3_PAUSE: Duration = Duration::from_secs(1);
-
-/// A codec that the simulator has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Codec {
-    /// G.711 µ-law.
-    #[serde(rename = "PCMU")]
-    Pcmu,
-    /// G.711 A-law.
-    #[serde(rename = "PCMA")]
-    Pcma,
-    /// 16-bit samples.
-    L16,
-}
-
-impl Codec {
-    fn parse(name: &str) -> Option<Codec> {
-        match name {
-            "PCMU" => Some(Codec::Pcmu),
-            "PCMA" => Some(Codec::Pcma),
-            "L16" => Some(Codec::L16),
-            _ => None,
-        }
-    }
-
-    fn coding(self, rate_hz: u32) -> Coding {
-        match self {
-            Codec::Pcmu => Coding::MU_LAW,
-            Codec::Pcma => Coding::A_LAW,
-            Codec::L16 => Coding::Linear { rate_hz },
-        }
-    }
-}
-
-/// The order of the two bytes of L16: RFC 3551 says big-endian, what is seen says little.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ByteOrder {
-    /// The low byte first.
-    #[default]
-    Little,
-    /// The high byte first.
-    Big,
-}
 
 /// What follows when a media socket is lost without a close: the documents do not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -311,56 +267,6 @@ enum Stopped {
     Broken(StreamLoss),
 }
 
-/// One way of audio between the line's rate and the stream's codec.
-struct Way {
-    coding: Coding,
-    byte_order: ByteOrder,
-    resampler: Resampler,
-    waiting: Vec<i16>,
-}
-
-impl Way {
-    fn new(coding: Coding, byte_order: ByteOrder, from_hz: u32, to_hz: u32) -> Way {
-        let resampler = Resampler::new(from_hz, to_hz).expect("the rates of streams are such rates");
-        Way { coding, byte_order, resampler, waiting: Vec::new() }
-    }
-
-    /// To the server: the resampler's delay is filled with silence, so that every frame makes a frame.
-    fn there(coding: Coding, byte_order: ByteOrder) -> Way {
-        let rate_hz = coding.rate_hz();
-        let mut way = Way::new(coding, byte_order, LINE_RATE_HZ, rate_hz);
-        let delay = u64::from(way.resampler.delay_us()) * u64::from(rate_hz) / 1_000_000;
-        way.waiting.resize(if rate_hz == LINE_RATE_HZ { 0 } else { delay as usize + 2 }, 0);
-        way
-    }
-
-    fn encode(&mut self, pcm: &[i16]) -> Vec<u8> {
-        let frame = (self.coding.rate_hz() / 1_000) as usize * FRAME_MS as usize;
-        self.resampler.push(pcm, &mut self.waiting);
-        let mut coded = Vec::new();
-        let ready = frame.min(self.waiting.len());
-        self.coding.encode(&self.waiting[..ready], &mut coded);
-        self.waiting.drain(..ready);
-        self.turn(&mut coded);
-        coded
-    }
-
-    fn decode(&mut self, mut coded: Vec<u8>) -> Vec<i16> {
-        self.turn(&mut coded);
-        let mut samples = Vec::new();
-        self.coding.decode(&coded, &mut samples);
-        let mut pcm = Vec::new();
-        self.resampler.push(&samples, &mut pcm);
-        pcm
-    }
-
-    fn turn(&self, coded: &mut [u8]) {
-        if self.byte_order == ByteOrder::Big && matches!(self.coding, Coding::Linear { .. }) {
-            coded.as_chunks_mut::<2>().0.iter_mut().for_each(|pair| pair.reverse());
-        }
-    }
-}
-
 /// Moves audio and messages between one line and one socket.
 struct Pump {
     report: Report,
@@ -385,7 +291,7 @@ impl Pump {
         let there = Way::there(codec.coding(rate_hz.unwrap_or(16_000)), manners.byte_order);
         let back = report.wish.back.map(|codec| {
             let coding = codec.coding(rate_hz.unwrap_or(8_000));
-            Way::new(coding, manners.byte_order, coding.rate_hz(), LINE_RATE_HZ)
+            Way::back(coding, manners.byte_order)
         });
         Pump {
             opened_at: report.call.line.now(),
@@ -563,7 +469,7 @@ impl Pump {
             }
             Incoming::Clear {} => {
                 if let Some(back) = &mut self.back {
-                    back.resampler.reset();
+                    back.reset();
                 }
                 return Ok(line.map(|line| line.clear()).unwrap_or_default());
             }
@@ -599,8 +505,7 @@ impl Pump {
     /// Plays what the resampler still holds.
     fn flush(&mut self) {
         let Some(back) = &mut self.back else { return };
-        let mut pcm = Vec::new();
-        back.resampler.flush(&mut pcm);
+        let pcm = back.flush();
         // A buffer that is full loses it, as it loses speech.
         let _ = self.sound(&pcm);
     }

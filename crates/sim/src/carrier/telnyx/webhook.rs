@@ -46,9 +46,11 @@ pub enum Signing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// One after the other, at once.
+    /// One after the other: the next one when the one before was taken or refused.
     #[default]
     InOrder,
+    /// Each at once, whatever becomes of those before.
+    AtOnce,
     /// Each twice, at the same moment.
     Duplicated,
     /// Each behind the one that follows it, where one follows soon.
@@ -216,6 +218,10 @@ impl Webhooks {
         while let Some(event) = events.recv().await {
             match delivery {
                 Delivery::InOrder => self.deliver(event).await,
+                Delivery::AtOnce => {
+                    let webhooks = self.clone();
+                    tokio::spawn(async move { webhooks.deliver(event).await });
+                }
                 Delivery::Lost => {}
                 Delivery::LateMs(ms) => {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
