@@ -3,6 +3,7 @@
 use crate::call::driver::Surroundings;
 use crate::carrier::telnyx::TelnyxLines;
 use crate::speech::{Phrasebook, Recording};
+use crate::trunks::Trunks;
 use offhook_carriers::PublicUrl;
 use offhook_core::Secret;
 use offhook_store::{Environment, Node, Store};
@@ -27,6 +28,8 @@ pub struct App {
     pub rehearses: bool,
     /// What is known of Telnyx's lines.
     pub telnyx: Arc<TelnyxLines>,
+    /// What is known of SIP trunks, and the user agent where one listens.
+    pub trunks: Trunks,
     /// The apology that needs no provider.
     pub canned_apology: Arc<Recording>,
     /// The clock and chance.

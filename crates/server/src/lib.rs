@@ -20,3 +20,4 @@ mod qr;
 pub mod router;
 pub mod speech;
 pub mod telemetry;
+pub mod trunks;

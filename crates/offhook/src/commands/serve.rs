@@ -15,6 +15,7 @@ use offhook_server::call::registry::Registry;
 use offhook_server::connection;
 use offhook_server::live::Live;
 use offhook_server::speech::{Phrasebook, Recording};
+use offhook_server::trunks::Trunks;
 use offhook_store::{Apply, Node, Scope, Store, WorkspaceSpec, system_environment};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -117,6 +118,7 @@ pub fn app(config: &Config, store: Store, around: Surroundings, public_url: &str
         phrases: Arc::new(Phrasebook::default()),
         rehearses: config.server.rehearse,
         telnyx: Arc::default(),
+        trunks: Trunks::default(),
         canned_apology: Arc::new(Recording::of_samples(&apology.pcm, apology.rate_hz)),
         environment,
         store,

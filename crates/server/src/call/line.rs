@@ -3,6 +3,7 @@
 
 use super::socket::Socket;
 use axum::extract::ws::WebSocket;
+use offhook_carriers::sip::{RtpEvent, RtpLine};
 use offhook_carriers::telnyx::ByteOrder;
 use offhook_carriers::{MediaEvent, telnyx, twilio};
 use offhook_media::coding::{Coding, Transcoder};
@@ -43,6 +44,7 @@ pub struct Line {
 enum Wire {
     Twilio(TwilioSocket),
     Telnyx(TelnyxSocket),
+    Rtp(RtpLine),
 }
 
 struct Way {
@@ -114,11 +116,27 @@ impl Line {
         Line { wire: Wire::Telnyx(telnyx), coding, way: way(wire, coding), heard: Vec::new() }
     }
 
+    /// A line of SIP, for a call in `coding`.
+    pub fn sip(line: RtpLine, coding: Coding) -> Self {
+        let way = way(line.coding(), coding);
+        Line { wire: Wire::Rtp(line), coding, way, heard: Vec::new() }
+    }
+
     /// The next thing from the carrier. Faulty messages are logged and skipped. May be dropped while waiting.
     pub async fn next(&mut self) -> LineEvent {
         let event = match &mut self.wire {
             Wire::Twilio(twilio) => twilio.next(&mut self.heard).await,
             Wire::Telnyx(telnyx) => telnyx.next(&mut self.heard).await,
+            Wire::Rtp(line) => match line.next().await {
+                RtpEvent::Audio => {
+                    self.heard.clear();
+                    self.heard.extend_from_slice(line.audio());
+                    LineEvent::Audio
+                }
+                RtpEvent::Mark(name) => LineEvent::Mark(name),
+                RtpEvent::Key(key) => LineEvent::Key(key),
+                RtpEvent::Stopped => LineEvent::HungUp,
+            },
         };
         if let (LineEvent::Audio, Some(way)) = (&event, &mut self.way) {
             way.heard.clear();
@@ -143,6 +161,10 @@ impl Line {
                 telnyx.writer.media(coded, &mut telnyx.text);
                 telnyx.socket.feed(&telnyx.text).await
             }
+            Wire::Rtp(line) => {
+                line.play(coded);
+                Ok(())
+            }
         }
     }
 
@@ -157,11 +179,19 @@ impl Line {
                 telnyx.writer.mark(name, &mut telnyx.text);
                 telnyx.socket.feed(&telnyx.text).await
             }
+            Wire::Rtp(line) => {
+                line.mark(name);
+                Ok(())
+            }
         }
     }
 
     /// Presses keys, which the caller's end gets as tones; what is no key is logged and not pressed.
     pub async fn press(&mut self, digits: &str) -> Result<(), Lost> {
+        if let Wire::Rtp(line) = &mut self.wire {
+            line.press(digits);
+            return Ok(());
+        }
         match dtmf::tones(digits, Keying::default()) {
             Ok(tones) => {
                 let mut coded = Vec::new();
@@ -188,6 +218,7 @@ impl Line {
                 telnyx.writer.clear(&mut telnyx.text);
                 telnyx.socket.feed(&telnyx.text).await?;
             }
+            Wire::Rtp(line) => line.clear(),
         }
         self.flush().await
     }
@@ -197,6 +228,7 @@ impl Line {
         match &mut self.wire {
             Wire::Twilio(twilio) => twilio.socket.flush().await,
             Wire::Telnyx(telnyx) => telnyx.socket.flush().await,
+            Wire::Rtp(_) => Ok(()),
         }
     }
 
@@ -205,6 +237,8 @@ impl Line {
         match &mut self.wire {
             Wire::Twilio(twilio) => twilio.socket.close().await,
             Wire::Telnyx(telnyx) => telnyx.socket.close().await,
+            // It ends with its call.
+            Wire::Rtp(_) => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How a live call's carrier is told to do something with it, in words that no single carrier owns. It does not know why.
 
+pub mod sip;
 pub mod telnyx;
 pub mod twilio;
 
@@ -12,6 +13,7 @@ use offhook_core::Secret;
 use offhook_core::entity::Connection;
 use offhook_media::coding::Coding;
 use offhook_store::RingTarget;
+use sip::SipLeg;
 use std::sync::Arc;
 use std::time::Duration;
 use telnyx::TelnyxControl;
@@ -42,6 +44,8 @@ pub enum CarrierControl {
     Twilio(Arc<TwilioControl>),
     /// Telnyx.
     Telnyx(Arc<TelnyxControl>),
+    /// A leg of SIP.
+    Sip(Arc<SipLeg>),
     /// A line that cannot be steered from outside.
     None,
 }
@@ -54,6 +58,8 @@ impl CarrierControl {
                 .map_or(CarrierControl::None, |twilio| CarrierControl::Twilio(Arc::new(twilio))),
             "telnyx" => TelnyxControl::open(app, connection, secret)
                 .map_or(CarrierControl::None, |telnyx| CarrierControl::Telnyx(Arc::new(telnyx))),
+            // The leg itself was of the process that answered it.
+            "sip" => CarrierControl::Sip(Arc::new(SipLeg::ringing(Coding::MU_LAW))),
             _ => CarrierControl::None,
         }
     }
@@ -63,6 +69,7 @@ impl CarrierControl {
         match self {
             CarrierControl::Twilio(_) | CarrierControl::None => Coding::MU_LAW,
             CarrierControl::Telnyx(_) => telnyx::CODING,
+            CarrierControl::Sip(leg) => leg.coding(),
         }
     }
 
@@ -76,6 +83,7 @@ impl CarrierControl {
         match self {
             CarrierControl::Twilio(_) | CarrierControl::None => Some(ROUSE_AFTER),
             CarrierControl::Telnyx(telnyx) => Some(telnyx.rouse_after()),
+            CarrierControl::Sip(_) => None,
         }
     }
 
@@ -86,6 +94,7 @@ impl CarrierControl {
                 target.secrets().map(|secret| signing_secret(&target.connection.kind, secret)).collect()
             }
             CarrierControl::Telnyx(telnyx) => vec![telnyx.signs_with()],
+            CarrierControl::Sip(_) => Vec::new(),
         }
     }
 
@@ -94,7 +103,7 @@ impl CarrierControl {
         match self {
             CarrierControl::Twilio(twilio) => twilio.media_is_over(&handle.carrier_call).await,
             CarrierControl::Telnyx(telnyx) => telnyx.media_again(handle).await,
-            CarrierControl::None => Ok(()),
+            CarrierControl::Sip(_) | CarrierControl::None => Ok(()),
         }
     }
 
@@ -102,7 +111,7 @@ impl CarrierControl {
     pub async fn ring_again(&self, carrier_call: &str) -> Result<(), CarrierError> {
         match self {
             CarrierControl::Twilio(twilio) => twilio.ring_again(carrier_call).await,
-            CarrierControl::Telnyx(_) | CarrierControl::None => Ok(()),
+            CarrierControl::Telnyx(_) | CarrierControl::Sip(_) | CarrierControl::None => Ok(()),
         }
     }
 
@@ -110,6 +119,7 @@ impl CarrierControl {
     pub async fn lead(&self, carrier_call: &str, welcome: &Welcome) -> Result<(), CarrierError> {
         match self {
             CarrierControl::Telnyx(telnyx) => telnyx.lead(carrier_call, welcome).await,
+            CarrierControl::Sip(leg) => leg.end(&Onward::HangUp).await,
             CarrierControl::Twilio(_) | CarrierControl::None => Ok(()),
         }
     }
@@ -123,7 +133,7 @@ impl CarrierControl {
     pub async fn press(&self, carrier_call: &str, digits: &str) -> Result<(), CarrierError> {
         match self {
             CarrierControl::Telnyx(telnyx) => telnyx.press(carrier_call, digits).await,
-            CarrierControl::Twilio(_) | CarrierControl::None => Ok(()),
+            CarrierControl::Twilio(_) | CarrierControl::Sip(_) | CarrierControl::None => Ok(()),
         }
     }
 
@@ -132,6 +142,7 @@ impl CarrierControl {
         match self {
             CarrierControl::Twilio(twilio) => twilio.end(carrier_call, onward).await,
             CarrierControl::Telnyx(telnyx) => telnyx.end(carrier_call, onward).await,
+            CarrierControl::Sip(leg) => leg.end(onward).await,
             CarrierControl::None => Ok(()),
         }
     }

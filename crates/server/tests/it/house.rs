@@ -17,6 +17,7 @@ use offhook_server::live::Live;
 use offhook_server::router::{self, Stopping};
 use offhook_server::speech::{Phrasebook, Recording};
 use offhook_server::telemetry::{self, LogFormat};
+use offhook_server::trunks::Trunks;
 use offhook_store::{
     AgentSpec, Begun, CallLease, ConnectionSpec, Environment, NewCall, Node, Scope, Store, StoreOptions,
     Vault, VaultKey, WorkspaceSpec, system_environment,
@@ -162,6 +163,7 @@ impl House {
             phrases: Arc::new(Phrasebook::default()),
             rehearses: false,
             telnyx: Arc::default(),
+            trunks: Trunks::default(),
             canned_apology: Arc::new(Recording::of_samples(&[], 8_000)),
             environment,
             store,
