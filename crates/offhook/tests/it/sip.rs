@@ -189,6 +189,6 @@ async fn a_caller_on_a_trunk_presses_keys_and_hangs_up() {
     phone.until_over().await;
     let kept = line.kept().await;
     assert_eq!(kept.ended_reason, "caller_hung_up");
-    assert_eq!(kept.of("agent"), [GREETING]);
+    assert_eq!(kept.of("agent").first(), Some(&GREETING), "what is said to keys may follow");
     line.house.close().await;
 }
