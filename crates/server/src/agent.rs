@@ -47,8 +47,25 @@ pub struct AgentConfig {
     /// Where callers go when the agent cannot go on. None: an apology, then hang up.
     #[schema(value_type = Option<String>, example = "+14155550123")]
     pub fallback_number: Option<E164>,
-    /// Calls at the same time; more hear the engaged tone. None: as many as come.
+    /// Calls at the same time; `overflow` says what becomes of more. None: as many as come.
     pub max_open_calls: Option<u32>,
+    /// What becomes of calls above `max_open_calls`.
+    pub overflow: Overflow,
+    /// What those callers are told where `overflow` is `message`, by a voice of the carrier's.
+    pub overflow_message: String,
+}
+
+/// What becomes of a caller to an agent that is on as many calls as it may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// They hear the engaged tone.
+    #[default]
+    Busy,
+    /// They are put through to where the number's calls are forwarded, else to the agent's fallback number, else as `busy`.
+    Forward,
+    /// They are told `overflow_message`, and the call ends.
+    Message,
 }
 
 /// How an agent without a first message opens.
@@ -99,6 +116,8 @@ const PROVIDERS_PER_KIND: usize = 8;
 const INSTRUCTIONS_CHARS: usize = 100_000;
 /// Abilities of one agent.
 const ABILITIES: usize = 64;
+/// Characters of the message that callers above the limit are told.
+const OVERFLOW_MESSAGE_CHARS: usize = 500;
 
 impl Default for AgentConfig {
     fn default() -> Self {
@@ -120,6 +139,8 @@ impl Default for AgentConfig {
             phrases: Phrases::default(),
             fallback_number: None,
             max_open_calls: None,
+            overflow: Overflow::default(),
+            overflow_message: "All lines are busy at the moment. Please call again a little later.".into(),
         }
     }
 }
@@ -155,6 +176,11 @@ impl AgentConfig {
         }
         if self.abilities.len() > ABILITIES {
             return wrong("abilities", format!("at most {ABILITIES}"));
+        }
+        if self.overflow_message.trim().is_empty()
+            || self.overflow_message.chars().count() > OVERFLOW_MESSAGE_CHARS
+        {
+            return wrong("overflow_message", format!("1 to {OVERFLOW_MESSAGE_CHARS} characters"));
         }
         if !(10..=5_000).contains(&self.endpointing_ms) {
             return wrong("endpointing_ms", "from 10 to 5000".into());

@@ -2,11 +2,13 @@
 //! It does not know what a route does.
 
 use crate::api::document::{self, Document};
-use crate::api::{agents, calls, connections, conversations, keys, live, phone_numbers, workspace};
+use crate::api::{
+    agents, calls, connections, conversations, keys, live, phone_numbers, telephony, workspace,
+};
 use crate::app::App;
 use crate::call::rehearse;
 use crate::problem::{Kind, Problem};
-use crate::{door, hooks, node, telemetry};
+use crate::{door, hooks, node, numbers, telemetry};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
@@ -59,9 +61,22 @@ pub fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(connections::forget_earlier_secret))
         .routes(routes!(phone_numbers::list, phone_numbers::create))
         .routes(routes!(phone_numbers::read, phone_numbers::change, phone_numbers::delete))
+        .routes(routes!(phone_numbers::release))
+        .routes(routes!(phone_numbers::check))
+        .routes(routes!(phone_numbers::take_back))
+        .routes(routes!(phone_numbers::qr))
+        .routes(routes!(telephony::available))
+        .routes(routes!(telephony::purchase))
+        .routes(routes!(telephony::own))
+        .routes(routes!(telephony::import))
+        .routes(routes!(telephony::operations))
+        .routes(routes!(telephony::operation))
         .routes(routes!(agents::list, agents::create))
         .routes(routes!(agents::read, agents::change, agents::delete))
         .routes(routes!(agents::check))
+        .routes(routes!(agents::start))
+        .routes(routes!(agents::stop))
+        .routes(routes!(agents::log))
         .routes(routes!(agents::versions))
         .routes(routes!(agents::restore))
         .routes(routes!(conversations::list))
@@ -127,6 +142,7 @@ pub async fn serve(
         () = server => Ok(()),
         () = stop => Ok(()),
         never = node::run(&app) => match never {},
+        never = numbers::run(&app) => match never {},
         never = rehearse::run(&app), if app.rehearses => match never {},
     }
 }

@@ -10,8 +10,8 @@ use crate::carrier::CarrierControl;
 use crate::carrier::sip::SipLeg;
 use crate::problem::chain;
 use offhook_carriers::sip::{
-    EndedBy, Incoming, Listening, Rejection, SipCall, SipError, SipEvent, Trunk, TrunkId, TrunkState,
-    UserAgent,
+    EndedBy, Incoming, Listening, Rejection, RtpEvent, SipCall, SipError, SipEvent, Trunk, TrunkId,
+    TrunkState, UserAgent,
 };
 use offhook_core::call::Input;
 use offhook_core::entity::Connection;
@@ -29,6 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const EVENTS_QUEUE: usize = 256;
 /// How often it is looked whether the call of a caller who is held can go on.
 const HOLD: Duration = Duration::from_secs(1);
+/// The mark behind an apology, and how long it may sound.
+const APOLOGISED: &str = "apologised";
+const APOLOGY: Duration = Duration::from_secs(10);
 /// When callers are to try again while this process stops, in seconds.
 const RETRY_AFTER_S: u32 = 5;
 
@@ -152,10 +155,10 @@ async fn receive(app: Arc<App>, incoming: Incoming) {
         match arrive::ring(&app, &target, &incoming.ring, &carrier).await {
             Ok(Welcome::Talk(handle)) => return talk(&leg, incoming, &handle).await,
             Ok(Welcome::Forward(to)) => return forward(incoming, &to).await,
-            Ok(Welcome::Busy) => return incoming.reject(Rejection::Busy),
-            Ok(Welcome::Declined | Welcome::Sorry | Welcome::Over) => {
-                return incoming.reject(Rejection::Inactive);
-            }
+            // A trunk has no voice that could say a text of ours.
+            Ok(Welcome::Busy | Welcome::Message(_)) => return incoming.reject(Rejection::Busy),
+            Ok(Welcome::Sorry) => return apologise(&app, incoming).await,
+            Ok(Welcome::Declined | Welcome::Over) => return incoming.reject(Rejection::Inactive),
             Ok(Welcome::Hold) => {}
             Err(error) => tracing::error!(error = chain(&error), "A caller is held: the store failed"),
         }
@@ -192,6 +195,29 @@ async fn talk(leg: &SipLeg, incoming: Incoming, handle: &Arc<Handle>) {
             handle.tell(Letter::NoMedia);
         }
     }
+}
+
+/// Picks up, says that we are sorry in the voice that needs no provider, and hangs up.
+async fn apologise(app: &App, incoming: Incoming) {
+    let (call, mut line) = match incoming.answer().await {
+        Ok(answered) => answered,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "A caller could not be told that we are sorry");
+            return;
+        }
+    };
+    line.play(&app.canned_apology.coded(line.coding()));
+    line.mark(APOLOGISED);
+    let played = async {
+        loop {
+            match line.next().await {
+                RtpEvent::Mark(_) | RtpEvent::Stopped => return,
+                RtpEvent::Audio | RtpEvent::Key(_) => {}
+            }
+        }
+    };
+    let _ = tokio::time::timeout(APOLOGY, played).await;
+    call.hang_up().await;
 }
 
 /// Tells the driver when the call is over.

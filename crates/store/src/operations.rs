@@ -63,7 +63,8 @@ pub enum LineNumber {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationLease {
     operation: OperationId,
-    incarnation: String,
+    /// Another one each time that it is taken: a process that has forgotten that it goes on with it does not write it twice.
+    claim: String,
     lease_ms: u32,
     scope: Scope,
 }
@@ -82,7 +83,7 @@ impl OperationLease {
     fn held(&self) -> Condition {
         Cond::all()
             .add(operation::Column::Id.eq(self.operation.as_str()))
-            .add(operation::Column::Incarnation.eq(self.incarnation.as_str()))
+            .add(operation::Column::Claim.eq(self.claim.as_str()))
             .add(operation::Column::Status.eq(OperationStatus::Running.as_str()))
     }
 }
@@ -146,6 +147,7 @@ impl Store {
             connection: new.connection.as_ref().map(ToString::to_string),
             node: node.name.clone(),
             incarnation: node.incarnation.clone(),
+            claim: self.ulid(),
             lease_expires_at_us: Some(self.lease_end_us(node)),
             created_at_us: self.now_us(),
             ended_at_us: None,
@@ -190,7 +192,7 @@ impl Store {
         tx.commit().await?;
         let lease = OperationLease {
             operation: id,
-            incarnation: node.incarnation.clone(),
+            claim: row.claim.clone(),
             lease_ms: node.lease_ms,
             scope: scope.clone(),
         };
@@ -238,24 +240,19 @@ impl Store {
         self.save_operation(lease, &Progress::default()).await
     }
 
-    /// Takes over operations that nobody goes on with: their leases have expired, or their process is dead and had this one's name. Those
-    /// of this process that it does not go on with are among them. The system's own.
+    /// Takes over operations that nobody goes on with: their leases have expired, or their process is dead and had this one's name. The
+    /// system's own.
     pub async fn claim_operations(
         &self,
         node: &Node,
-        driven: &[OperationId],
         limit: u32,
     ) -> Result<Vec<(Operation, OperationLease)>, StoreError> {
         let dead = Cond::all()
             .add(operation::Column::Node.eq(node.name.as_str()))
             .add(operation::Column::Incarnation.not_in_subquery(self.alive()));
-        let free = Cond::any()
-            .add(operation::Column::LeaseExpiresAtUs.lt(self.now_us()))
-            .add(operation::Column::Incarnation.eq(node.incarnation.as_str()))
-            .add(dead);
+        let free = Cond::any().add(operation::Column::LeaseExpiresAtUs.lt(self.now_us())).add(dead);
         let mut left = operation::Entity::find()
             .filter(operation::Column::LeaseExpiresAtUs.is_not_null())
-            .filter(operation::Column::Id.is_not_in(driven.iter().map(|id| id.as_str())))
             .filter(free)
             .order_by_asc(operation::Column::LeaseExpiresAtUs)
             .limit(u64::from(limit));
@@ -265,7 +262,9 @@ impl Store {
         let tx = self.begin().await?;
         QueryTrait::query(&mut left).lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
         let rows = left.all(&tx).await?;
+        let claim = self.ulid();
         operation::Entity::update_many()
+            .col_expr(operation::Column::Claim, Expr::value(claim.as_str()))
             .col_expr(operation::Column::Node, Expr::value(node.name.as_str()))
             .col_expr(operation::Column::Incarnation, Expr::value(node.incarnation.as_str()))
             .col_expr(operation::Column::LeaseExpiresAtUs, Expr::value(self.lease_end_us(node)))
@@ -280,7 +279,7 @@ impl Store {
             let operation = entity(row, lines)?;
             let lease = OperationLease {
                 operation: operation.id.clone(),
-                incarnation: node.incarnation.clone(),
+                claim: claim.clone(),
                 lease_ms: node.lease_ms,
                 scope: Scope::of_job(organization, workspace, "operation"),
             };

@@ -122,6 +122,7 @@ tables! {
         connection: Option<String>,
         node: String,
         incarnation: String,
+        claim: String,
         lease_expires_at_us: Option<i64>,
         created_at_us: i64,
         ended_at_us: Option<i64>,

@@ -249,6 +249,11 @@ impl Provisioning {
         }
     }
 
+    /// There is nothing to ask a carrier, and this has come of it.
+    pub fn over_already(task: Task, outcome: Outcome) -> Self {
+        Provisioning { stage: Stage::Over(outcome), ..Provisioning::new(task) }
+    }
+
     /// What is to become of the number.
     pub fn task(&self) -> &Task {
         &self.task

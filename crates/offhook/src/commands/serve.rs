@@ -15,6 +15,7 @@ use offhook_server::call::registry::Registry;
 use offhook_server::connection;
 use offhook_server::live::Live;
 use offhook_server::speech::{Phrasebook, Recording};
+use offhook_server::trunks;
 use offhook_server::trunks::Trunks;
 use offhook_store::{Apply, Node, Scope, Store, WorkspaceSpec, system_environment};
 use serde_json::json;
@@ -84,6 +85,11 @@ pub async fn run(args: Args) -> Result<()> {
     let (recorder, recording) = Recorder::start(store.clone(), registry.clone());
     let around = Surroundings { registry, recorder: recorder.clone(), live: Live::default() };
     let app = Arc::new(app(&config, store, around, &public_url)?);
+    if let Some(listening) = config.sip.listening()? {
+        trunks::start(&app, listening)
+            .await
+            .context("SIP cannot be listened for, as [sip] in the settings says")?;
+    }
     let served_at = config.served_at();
     std::fs::write(&served_at, format!("http://{address}\n"))
         .with_context(|| format!("{} cannot be written", served_at.display()))?;

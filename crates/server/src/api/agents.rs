@@ -1,11 +1,13 @@
 //! Agents and their versions: every change of settings is a new version, and each can be gone back to. It does not know calls.
 
 use super::request::{Body, Id, Ids, Name, Paging, Params};
+use super::telephony::{self, Operation, OperationLog};
 use super::{Page, Time};
 use crate::agent::AgentConfig;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::call::plan;
+use crate::numbers;
 use crate::problem::{About, Problem};
 use axum::Json;
 use axum::extract::State;
@@ -201,6 +203,54 @@ pub async fn check(
 ) -> Result<StatusCode, Problem> {
     plan::ready(&app, &scope, &id).await.about(&id)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Starts an agent: from now on it answers, and its numbers are pointed here
+///
+/// Numbers that lead elsewhere are taken back. The operation tells each step.
+#[utoipa::path(post, path = "/api/agents/{id}/start", tag = "agents", operation_id = "startAgent",
+    params(("id" = String, Path)), responses((status = ACCEPTED, body = Operation)))]
+pub async fn start(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<AgentId>,
+) -> Result<(StatusCode, Json<Operation>), Problem> {
+    let lines = app.store.numbers_of_agent(&scope, &id).await.about(&id)?;
+    let begun = numbers::begin(&app, &scope, &numbers::plan::start(&id, &lines)).await;
+    begun.map(telephony::accepted).about(&id)
+}
+
+/// Stops an agent: no new call reaches it from now on, calls in progress go on
+///
+/// Numbers that led elsewhere before they were imported are given back. The others stay here: their calls are forwarded if they say
+/// where to, else declined.
+#[utoipa::path(post, path = "/api/agents/{id}/stop", tag = "agents", operation_id = "stopAgent",
+    params(("id" = String, Path)), responses((status = ACCEPTED, body = Operation)))]
+pub async fn stop(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<AgentId>,
+) -> Result<(StatusCode, Json<Operation>), Problem> {
+    let lines = app.store.numbers_of_agent(&scope, &id).await.about(&id)?;
+    let begun = numbers::begin(&app, &scope, &numbers::plan::stop(&id, &lines)).await;
+    begun.map(telephony::accepted).about(&id)
+}
+
+/// Tells how an agent was started and stopped, step by step, the newest first
+#[utoipa::path(get, path = "/api/agents/{id}/log", tag = "agents", operation_id = "readAgentLog",
+    params(("id" = String, Path), Paging), responses((status = OK, body = Page<OperationLog>)))]
+pub async fn log(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<AgentId>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<OperationLog>>, Problem> {
+    let listed = app.store.operations(&scope, Some(&id), &paging.page()?).await.about(&id)?;
+    let mut items = Vec::with_capacity(listed.rows.len());
+    for operation in listed.rows {
+        items.push(telephony::with_steps(&app, &scope, operation).await.about(&id)?);
+    }
+    Ok(Json(Page { items, next: listed.next }))
 }
 
 /// Lists an agent's versions

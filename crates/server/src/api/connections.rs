@@ -1,15 +1,18 @@
 //! Connections: accounts at carriers and providers, made, changed and tried out. A secret goes in and never comes out.
 
 use super::request::{Body, Id, Name, Paging, Params, given};
+use super::telephony::{self, Operation};
 use super::{Page, Time, words};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::carrier;
 use crate::connection::{self, TwilioSecret, leads_elsewhere};
-use crate::problem::{About, Problem};
+use crate::numbers::{self, plan};
+use crate::problem::{About, Kind, Problem};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use offhook_carriers::twilio::is_api_key;
 use offhook_core::entity::{self, ConnectionStatus, is_carrier};
 use offhook_core::{ConnectionId, Secret};
@@ -18,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// What stands where a secret is stored.
 const MASK: &str = "••••";
@@ -235,16 +238,50 @@ pub async fn forget_earlier_secret(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes a connection that no number uses
+/// How a connection is removed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    /// `true`: its lines may go offline, those of other workspaces among them.
+    #[serde(default)]
+    take_offline: bool,
+}
+
+/// Removes a connection
+///
+/// Where numbers are reached through it they are named, and nothing is done. With `take_offline` they are given back as they were before
+/// and removed, then the connection goes; the answer is the operation then.
 #[utoipa::path(delete, path = "/api/connections/{id}", tag = "connections", operation_id = "deleteConnection",
-    params(("id" = String, Path)), responses((status = NO_CONTENT)))]
+    params(("id" = String, Path), Removal),
+    responses((status = NO_CONTENT), (status = ACCEPTED, body = Operation)))]
 pub async fn delete(
     State(app): State<Arc<App>>,
     Caller(scope): Caller,
     Id(id): Id<ConnectionId>,
-) -> Result<StatusCode, Problem> {
-    app.store.delete_connection(&scope, &id).await.about(&id)?;
-    Ok(StatusCode::NO_CONTENT)
+    Params(removal): Params<Removal>,
+) -> Result<Response, Problem> {
+    let lines = app.store.numbers_of_connection(&scope, &id).await.about(&id)?;
+    if lines.is_empty() {
+        app.store.delete_connection(&scope, &id).await.about(&id)?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    if !removal.take_offline {
+        return Err(go_offline(&lines).about(&id));
+    }
+    let begun = numbers::begin(&app, &scope, &plan::disconnect(&id, &lines)).await.about(&id)?;
+    Ok(telephony::accepted(begun).into_response())
+}
+
+/// Which lines would go offline with their connection.
+fn go_offline(lines: &[entity::PhoneNumber]) -> Problem {
+    const NAMED: usize = 20;
+    let named: Vec<_> = lines.iter().take(NAMED).map(|number| number.e164.as_str()).collect();
+    let more = lines.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let detail = format!("these lines would go offline: {}{more}", named.join(", "));
+    let fix = "if that is wanted, delete it with `?take_offline=true`: their webhooks are given back first";
+    Problem::new(Kind::Conflict, detail, fix)
 }
 
 /// Tries a connection out with a harmless request and keeps what came of it

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod live;
 pub mod phone_numbers;
 pub mod request;
+pub mod telephony;
 pub mod workspace;
 
 use jiff::Timestamp;
@@ -67,6 +68,9 @@ pub mod words {
         role: Role,
         connection_status: ConnectionStatus,
         number_status: NumberStatus,
+        number_source: NumberSource,
+        operation_kind: OperationKind,
+        operation_status: OperationStatus,
         capability: Capability,
         channel: Channel,
         direction: Direction,

@@ -1,20 +1,25 @@
 //! Phone numbers and what is set on them: which account they are reached through and which agent answers. It does not know how.
 
 use super::request::{Body, Id, Name, Paging, Params, given};
+use super::telephony::{self, Operation};
 use super::{Page, Time, words};
 use crate::app::App;
 use crate::auth::Caller;
-use crate::problem::{About, Problem};
+use crate::numbers::{self, drift, plan};
+use crate::problem::{About, Kind, Problem};
+use crate::qr;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use offhook_core::entity::{self, Capability, NumberStatus};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use offhook_core::entity::{self, Capability, NumberSource, NumberStatus};
 use offhook_core::{AgentId, ConnectionId, E164, PhoneNumberId};
 use offhook_store::{NumberSpec, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// A phone number and everything set on it.
 #[derive(Serialize, ToSchema)]
@@ -35,11 +40,20 @@ pub struct PhoneNumber {
     forward_to: Option<String>,
     /// `agt_…`: who answers.
     inbound_agent: Option<String>,
+    /// How it came here.
+    #[schema(schema_with = words::number_source)]
+    source: NumberSource,
     /// Whether it answers.
     #[schema(schema_with = words::number_status)]
     status: NumberStatus,
     /// Why it does not.
     status_reason: Option<String>,
+    /// `opr_…`: what is being done to it at its carrier.
+    operation: Option<String>,
+    /// Where it led before it came here, in the carrier's words: it is given back when it goes. Null where we have not pointed it here.
+    previous: Option<BTreeMap<String, Option<String>>>,
+    /// When it was last looked up at its carrier.
+    checked_at: Option<Time>,
     /// Grows with every change.
     revision: i64,
     /// When it was made.
@@ -106,8 +120,12 @@ impl From<entity::PhoneNumber> for PhoneNumber {
             capabilities: row.capabilities,
             forward_to: row.forward_to.map(E164::into),
             inbound_agent: row.inbound_agent.map(AgentId::into),
+            source: row.source,
             status: row.status,
             status_reason: row.status_reason,
+            operation: row.operation.map(Into::into),
+            previous: row.route.map(|route| route.previous.0),
+            checked_at: row.checked_at_us.map(Time::from_us),
             revision: row.revision,
             created_at: Time::from_us(row.created_at_us),
             updated_at: Time::from_us(row.updated_at_us),
@@ -184,16 +202,193 @@ pub async fn change(
     Ok(Json(changed.map_err(|error| refusal(error, &spec))?.into()))
 }
 
+/// How a number is removed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    /// `false`: the carrier is not asked, and the number goes on leading here, to nobody.
+    give_back: Option<bool>,
+}
+
 /// Removes a number; its conversations stay
+///
+/// A number that was pointed here is given back as it was before, which takes a moment: the answer is the operation then. It stays in
+/// the carrier's account.
 #[utoipa::path(delete, path = "/api/phone-numbers/{id}", tag = "phone numbers", operation_id = "deletePhoneNumber",
-    params(("id" = String, Path)), responses((status = NO_CONTENT)))]
+    params(("id" = String, Path), Removal),
+    responses((status = NO_CONTENT), (status = ACCEPTED, body = Operation)))]
 pub async fn delete(
     State(app): State<Arc<App>>,
     Caller(scope): Caller,
     Id(id): Id<PhoneNumberId>,
-) -> Result<StatusCode, Problem> {
+    Params(removal): Params<Removal>,
+) -> Result<Response, Problem> {
+    let number = app.store.number(&scope, &id).await.about(&id)?;
+    if let Some(operation) = plan::remove(&number).filter(|_| removal.give_back != Some(false)) {
+        let begun = numbers::begin(&app, &scope, &operation).await.about(&id)?;
+        return Ok(telephony::accepted(begun).into_response());
+    }
     app.store.delete_number(&scope, &id).await.about(&id)?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// What must be said before a number goes for good.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// The number once more, in E.164.
+    #[schema(value_type = Option<String>, example = "+14155550123")]
+    confirm: Option<E164>,
+}
+
+/// Gives a number up: it leaves the carrier's account for good, and somebody else may get it
+#[utoipa::path(post, path = "/api/phone-numbers/{id}/release", tag = "phone numbers",
+    operation_id = "releasePhoneNumber", params(("id" = String, Path)), request_body = Release,
+    responses((status = ACCEPTED, body = Operation)))]
+pub async fn release(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<PhoneNumberId>,
+    Body(release): Body<Release>,
+) -> Result<(StatusCode, Json<Operation>), Problem> {
+    let number = app.store.number(&scope, &id).await.about(&id)?;
+    if number.source == NumberSource::Sip {
+        let fix = "remove it here, and give it up where the trunk comes from";
+        return Err(
+            Problem::new(Kind::Conflict, "a trunk's number cannot be released from here", fix).about(&id)
+        );
+    }
+    if release.confirm.as_ref() != Some(&number.e164) {
+        let e164 = &number.e164;
+        let detail =
+            format!("{e164} would leave the carrier's account for good, and somebody else may get it");
+        let fix = format!(
+            "if that is wanted, send `{{\"confirm\": \"{e164}\"}}`; to keep it in the account, delete it instead"
+        );
+        return Err(Problem::new(Kind::Conflict, detail, fix).about(&id));
+    }
+    let begun = numbers::begin(&app, &scope, &plan::release(&number)).await;
+    begun.map(telephony::accepted).about(&id)
+}
+
+/// How a number stands at its carrier.
+#[derive(Serialize, ToSchema)]
+pub struct NumberCheck {
+    /// The number, with what was found.
+    number: PhoneNumber,
+    /// The settings that are not as they should be.
+    differences: Vec<Difference>,
+}
+
+/// A setting at the carrier that is not as it should be.
+#[derive(Serialize, ToSchema)]
+pub struct Difference {
+    /// The setting, as the carrier calls it.
+    #[schema(example = "voice_url")]
+    setting: String,
+    /// What it is, in words.
+    about: String,
+    /// What it should be.
+    ours: Option<String>,
+    /// What it is now.
+    theirs: Option<String>,
+}
+
+/// Looks a number up at its carrier, and shows where it leads elsewhere
+#[utoipa::path(post, path = "/api/phone-numbers/{id}/check", tag = "phone numbers", operation_id = "checkPhoneNumber",
+    params(("id" = String, Path)), responses((status = OK, body = NumberCheck)))]
+pub async fn check(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<PhoneNumberId>,
+) -> Result<Json<NumberCheck>, Problem> {
+    let number = app.store.number(&scope, &id).await.about(&id)?;
+    let checked = drift::check(&app, &scope, number).await?;
+    let differences = checked.differences.into_iter().map(|(difference, about)| Difference {
+        setting: difference.setting,
+        about: about.into(),
+        ours: difference.ours,
+        theirs: difference.theirs,
+    });
+    Ok(Json(NumberCheck { number: checked.number.into(), differences: differences.collect() }))
+}
+
+/// Points a number here again that leads elsewhere
+#[utoipa::path(post, path = "/api/phone-numbers/{id}/take-back", tag = "phone numbers",
+    operation_id = "takeBackPhoneNumber", params(("id" = String, Path)),
+    responses((status = ACCEPTED, body = Operation)))]
+pub async fn take_back(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<PhoneNumberId>,
+) -> Result<(StatusCode, Json<Operation>), Problem> {
+    let number = app.store.number(&scope, &id).await.about(&id)?;
+    if number.source == NumberSource::Sip {
+        let fix = "look at the trunk where it comes from";
+        return Err(
+            Problem::new(Kind::Conflict, "a trunk's number is sent here by the trunk", fix).about(&id)
+        );
+    }
+    let begun = numbers::begin(&app, &scope, &plan::take_back(&number)).await;
+    begun.map(telephony::accepted).about(&id)
+}
+
+/// Which code is wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct CodeOf {
+    /// `call` (`tel:`) or `text` (`sms:`); `call` if it is left out.
+    #[serde(default, rename = "for")]
+    #[param(inline)]
+    purpose: Purpose,
+    /// `png` or `svg`; `svg` if it is left out.
+    #[serde(default)]
+    #[param(inline)]
+    format: Format,
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Purpose {
+    #[default]
+    Call,
+    Text,
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    Png,
+    #[default]
+    Svg,
+}
+
+/// Shows a number as a QR code that a telephone can scan
+#[utoipa::path(get, path = "/api/phone-numbers/{id}/qr", tag = "phone numbers", operation_id = "drawPhoneNumber",
+    params(("id" = String, Path), CodeOf),
+    responses((status = OK, content((String = "image/svg+xml"), (Vec<u8> = "image/png")))))]
+pub async fn qr(
+    State(app): State<Arc<App>>,
+    Caller(scope): Caller,
+    Id(id): Id<PhoneNumberId>,
+    Params(wanted): Params<CodeOf>,
+) -> Result<Response, Problem> {
+    let number = app.store.number(&scope, &id).await.about(&id)?;
+    let scheme = match wanted.purpose {
+        Purpose::Call => "tel",
+        Purpose::Text if number.capabilities.contains(&Capability::Sms) => "sms",
+        Purpose::Text => {
+            let fix = "show a code for calls, or let the number carry texts";
+            return Err(Problem::new(Kind::Conflict, "this number takes no texts", fix).about(&id));
+        }
+    };
+    let code = qr::Code::of(&format!("{scheme}:{}", number.e164));
+    Ok(match wanted.format {
+        Format::Svg => ([(header::CONTENT_TYPE, "image/svg+xml")], code.svg()).into_response(),
+        Format::Png => ([(header::CONTENT_TYPE, "image/png")], code.png()).into_response(),
+    })
 }
 
 fn carries_something(spec: &NumberSpec) -> Result<(), Problem> {
@@ -207,7 +402,7 @@ fn carries_something(spec: &NumberSpec) -> Result<(), Problem> {
 }
 
 /// Why a number cannot be so, naming what it refers to and what is not there.
-fn refusal(error: StoreError, spec: &NumberSpec) -> Problem {
+pub(super) fn refusal(error: StoreError, spec: &NumberSpec) -> Problem {
     let missing = match &error {
         StoreError::NotFound { what: "connection" } => Some(spec.connection.as_str()),
         StoreError::NotFound { what: "agent" } => spec.inbound_agent.as_ref().map(AgentId::as_str),

@@ -2,7 +2,7 @@
 //! It does not know how any carrier is told.
 
 use super::driver::{self, Beginning, Machine, NotStarted};
-use super::plan::{self, NotReady};
+use super::plan::{self, NotReady, OverflowTo};
 use super::registry::{Handle, Onward, Whose};
 use super::resume::{NotResumed, give_up, go_on};
 use super::welcome::Welcome;
@@ -14,7 +14,7 @@ use crate::problem::chain;
 use offhook_carriers::Ring;
 use offhook_core::call::log::LOG_REVISION;
 use offhook_core::entity::{CallStatus, Direction};
-use offhook_core::{AgentId, ConversationId};
+use offhook_core::{AgentId, ConversationId, E164};
 use offhook_store::{Begun, CallLease, NewCall, RingTarget, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,10 @@ pub async fn ring(
     let ready = match plan::ready(app, &target.scope, agent).await {
         Ok(ready) => ready,
         Err(NotReady::Store(error)) => return Err(error),
+        Err(NotReady::Stopped) => {
+            tracing::info!(number.id = %target.number.id, agent.id = %agent, "Call not taken: the agent is stopped");
+            return Ok(target.number.forward_to.clone().map_or(Welcome::Declined, Welcome::Forward));
+        }
         Err(error) => {
             let error = chain(&error);
             tracing::error!(number.id = %target.number.id, agent.id = %agent, error, "Call not taken: the agent is not ready");
@@ -50,8 +54,8 @@ pub async fn ring(
         }
     };
     if ready.max_open_calls.is_some_and(|most| app.around.registry.count_of(agent) >= most as usize) {
-        tracing::info!(agent.id = %agent, "Call rejected: the agent is on as many calls as it may take");
-        return Ok(Welcome::Busy);
+        tracing::info!(agent.id = %agent, "Call not taken: the agent is on as many calls as it may take");
+        return Ok(overflow(ready.overflow, &target.number.forward_to));
     }
     let new = NewCall {
         connection: target.connection.id.clone(),
@@ -93,6 +97,17 @@ pub async fn ring(
     let what = Happening::Ringing { from: ring.from.text().clone(), to: ring.to.text().clone() };
     app.around.live.tell(LiveEvent { workspace, call, what });
     Ok(Welcome::Talk(handle))
+}
+
+/// What becomes of a caller above the agent's limit.
+fn overflow(to: OverflowTo, forward_to: &Option<E164>) -> Welcome {
+    match to {
+        OverflowTo::Busy => Welcome::Busy,
+        OverflowTo::Forward(fallback) => {
+            forward_to.clone().or(fallback).map_or(Welcome::Busy, Welcome::Forward)
+        }
+        OverflowTo::Message(text) => Welcome::Message(text),
+    }
 }
 
 /// The media of a call is over although the caller is still there, and their carrier asks what comes next.

@@ -1,11 +1,11 @@
 //! From a ringing number to everything the call may depend on. It reads the store once; after that the call asks nobody.
 
-use crate::agent::{AgentConfig, ConfigError, OFFLINE, ProviderUse};
+use crate::agent::{AgentConfig, ConfigError, OFFLINE, Overflow, ProviderUse};
 use crate::app::App;
 use crate::speech::Speech;
 use offhook_core::call::CallPlan;
 use offhook_core::entity::Connection;
-use offhook_core::{AgentId, AgentVersionId, Secret};
+use offhook_core::{AgentId, AgentVersionId, E164, Secret};
 use offhook_providers::{self as providers, ProviderSettings, SettingsError};
 use offhook_providers::{Llm, Stt, Tts};
 use offhook_store::{Page, Scope, Store, StoreError};
@@ -19,12 +19,25 @@ pub struct Ready {
     pub agent: AgentId,
     /// As which version.
     pub version: AgentVersionId,
-    /// Calls it takes at the same time at most.
+    /// Calls it takes at the same time at most, and what becomes of more.
     pub max_open_calls: Option<u32>,
+    /// What becomes of those above.
+    pub overflow: OverflowTo,
     /// What the call depends on.
     pub plan: CallPlan,
     /// Its providers.
     pub speech: Arc<Speech>,
+}
+
+/// What becomes of a caller above the limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OverflowTo {
+    /// The engaged tone.
+    Busy,
+    /// Where the number's calls are forwarded, else here.
+    Forward(Option<E164>),
+    /// These words.
+    Message(String),
 }
 
 /// Why an agent cannot take a call.
@@ -77,6 +90,11 @@ pub async fn ready(app: &App, scope: &Scope, agent: &AgentId) -> Result<Ready, N
         agent: agent.id,
         version: version.id,
         max_open_calls: config.max_open_calls,
+        overflow: match config.overflow {
+            Overflow::Busy => OverflowTo::Busy,
+            Overflow::Forward => OverflowTo::Forward(config.fallback_number),
+            Overflow::Message => OverflowTo::Message(config.overflow_message),
+        },
         plan,
         speech: Arc::new(speech),
     })

@@ -19,6 +19,8 @@ pub enum Welcome {
     Declined,
     /// Somebody should answer and cannot: an apology, in the carrier's voice.
     Sorry,
+    /// The agent is on as many calls as it may take: they are told this, in the carrier's voice.
+    Message(String),
     /// The call is over.
     Over,
 }

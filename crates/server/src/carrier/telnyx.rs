@@ -34,6 +34,8 @@ const TRIES: u32 = 4;
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// How long an apology may sound before the call is ended.
 const APOLOGY: Duration = Duration::from_secs(7);
+/// How long a voice takes for one character at most.
+const SPOKEN_CHARACTER: Duration = Duration::from_millis(100);
 /// Callers who were put through that are remembered.
 const FORWARDED_KEPT: usize = 4_096;
 /// Digits of a command's id that keep it apart from another of its kind.
@@ -238,15 +240,20 @@ impl TelnyxControl {
             }
             Welcome::Busy => self.reject(call, Rejection::Busy).await,
             Welcome::Declined => self.reject(call, Rejection::Declined).await,
-            Welcome::Sorry => {
-                self.be_answered(call).await?;
-                let (sorry, english) = (Pii::new(SORRY.to_owned()), english());
-                insist(|| self.account.speak(call, &sorry, &english, "sorry")).await?;
-                tokio::time::sleep(APOLOGY).await;
-                self.hang_up(call).await
-            }
+            Welcome::Sorry => self.tell(call, SORRY).await,
+            Welcome::Message(text) => self.tell(call, text).await,
             Welcome::Over => self.hang_up(call).await,
         }
+    }
+
+    /// The caller hears this and is hung up on.
+    async fn tell(&self, call: &str, text: &str) -> Result<(), CarrierError> {
+        self.be_answered(call).await?;
+        let (spoken, english) = (Pii::new(text.to_owned()), english());
+        insist(|| self.account.speak(call, &spoken, &english, "sorry")).await?;
+        let takes = SPOKEN_CHARACTER.saturating_mul(text.chars().count().try_into().unwrap_or(u32::MAX));
+        tokio::time::sleep(takes.max(APOLOGY)).await;
+        self.hang_up(call).await
     }
 
     /// Ends our part of a call.

@@ -119,13 +119,16 @@ fn answer(app: &App, welcome: Welcome, ask_again: &str) -> Response {
         }
         Welcome::Busy => Answer::Reject(Rejection::Busy),
         Welcome::Declined => Answer::Reject(Rejection::Rejected),
-        Welcome::Sorry => {
-            let verbs = Sentence::new(SORRY).map(Verb::Say).into_iter().chain([Verb::HangUp]);
-            Answer::Run(verbs.collect())
-        }
+        Welcome::Sorry => told(SORRY),
+        Welcome::Message(text) => told(&text),
         Welcome::Over => Answer::Run(vec![Verb::HangUp]),
     };
     say(&answer)
+}
+
+/// The caller hears this and is hung up on.
+fn told(text: &str) -> Answer {
+    Answer::Run(Sentence::new(text).map(Verb::Say).into_iter().chain([Verb::HangUp]).collect())
 }
 
 fn say(answer: &Answer) -> Response {

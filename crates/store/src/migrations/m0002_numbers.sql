@@ -24,6 +24,7 @@ CREATE TABLE operation (
     connection TEXT,
     node TEXT NOT NULL,
     incarnation TEXT NOT NULL,
+    claim TEXT NOT NULL,
     lease_expires_at_us BIGINT,
     created_at_us BIGINT NOT NULL,
     ended_at_us BIGINT

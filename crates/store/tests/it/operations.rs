@@ -186,21 +186,20 @@ async fn what_a_dead_process_was_doing_is_taken_up_by_one_other(db: Database) {
     let tenant = db.tenant("acme").await;
     db.store.node_seen(&node("a")).await.unwrap();
     let (operation, _) = take_over(&db, &tenant).await;
-    let claim = async |of: &str, driven: &[_]| {
-        let claimed = db.store.claim_operations(&node(of), driven, 10).await.unwrap();
+    let claim = async |of: &str| {
+        let claimed = db.store.claim_operations(&node(of), 10).await.unwrap();
         claimed.into_iter().map(|(operation, _)| operation).collect::<Vec<_>>()
     };
-    assert_eq!(claim("b", &[]).await, [], "its process lives");
-    assert_eq!(claim("a", std::slice::from_ref(&operation.id)).await, [], "and goes on with it");
-    assert_eq!(claim("a", &[]).await, [operation.clone()], "what it has forgotten it may take up");
+    assert_eq!(claim("b").await, [], "its process lives");
+    assert_eq!(claim("a").await, [], "and goes on with it");
     let next = offhook_store::Node { incarnation: "a 2".into(), ..node("a") };
-    assert!(db.store.claim_operations(&next, &[], 10).await.unwrap().is_empty(), "it was just seen");
+    assert!(db.store.claim_operations(&next, 10).await.unwrap().is_empty(), "it was just seen");
     db.clock.advance_ms(4_000);
-    let claimed = db.store.claim_operations(&next, &[], 10).await.unwrap();
+    let claimed = db.store.claim_operations(&next, 10).await.unwrap();
     assert_eq!(claimed.len(), 1, "the next of its name need not wait for the lease");
-    assert_eq!(claim("b", &[]).await, []);
+    assert_eq!(claim("b").await, []);
     db.clock.advance_ms(LEASE_OVER_MS);
-    assert_eq!(claim("b", &[]).await, [operation]);
+    assert_eq!(claim("b").await, [operation]);
 }
 
 async fn a_process_that_lost_an_operation_writes_nothing_of_it(db: Database) {
@@ -208,7 +207,7 @@ async fn a_process_that_lost_an_operation_writes_nothing_of_it(db: Database) {
     let (operation, lease) = take_over(&db, &tenant).await;
     db.store.hold_operation(&lease).await.unwrap();
     db.clock.advance_ms(LEASE_OVER_MS);
-    let claimed = db.store.claim_operations(&node("b"), &[], 10).await.unwrap();
+    let claimed = db.store.claim_operations(&node("b"), 10).await.unwrap();
     let mut line = operation.lines[0].clone();
     line.machine.ask();
     line.machine.told(Answer::Looked(None));

@@ -7,10 +7,10 @@ use super::receiver::Receiver;
 use super::session::{Session, lock};
 use super::wire::{Place, Wire};
 use crate::sip::sdp::{Dtmf, Stream};
+use offhook_media::LINE_RATE_HZ;
 use offhook_media::coding::Coding;
 use offhook_media::dtmf::{self, Keying};
 use offhook_media::resample::Resampler;
-use offhook_media::{FRAME_MS, LINE_RATE_HZ};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -182,11 +182,10 @@ impl RtpLine {
             _ => self.coding.encode(&tones, &mut coded),
         }
         let mut wire = Wire::new(self.wire.codec(), self.coding);
-        let mut sending = lock(&self.session.sending);
         let frames = wire.prepare(&coded);
-        wire.deliver(frames, Place::First, &mut sending);
+        wire.deliver(frames, Place::First, &mut lock(&self.session.sending));
         let frames = wire.finish();
-        wire.deliver(frames, Place::First, &mut sending);
+        wire.deliver(frames, Place::First, &mut lock(&self.session.sending));
     }
 
     /// Takes over what the signalling has agreed on since.
@@ -208,19 +207,19 @@ impl RtpLine {
         self.keep_up();
         let now_us = self.clock.now_us();
         self.receive(now_us);
-        let played = {
+        let (played, waiting) = {
             let mut sending = lock(&self.session.sending);
             if self.agreement == self.session.agreement.load(Ordering::Acquire) {
                 sending.target = self.receiver.target();
                 sending.rtcp_target = self.receiver.rtcp_target();
             }
-            // What does not fill a frame waits for more, but not longer than there is sound before it.
-            if self.wire.has_rest() && sending.waiting() == 0 {
-                let frames = self.wire.finish();
-                self.wire.deliver(frames, Place::Queue, &mut sending);
-            }
-            sending.played()
+            (sending.played(), sending.waiting())
         };
+        // What does not fill a frame waits for more, but not longer than there is sound before it.
+        if waiting == 0 && self.wire.has_rest() {
+            let frames = self.wire.finish();
+            self.wire.deliver(frames, Place::Queue, &mut lock(&self.session.sending));
+        }
         while let Some((_, name)) = self.marks.pop_front_if(|(at, _)| *at <= played) {
             self.events.push_back(RtpEvent::Mark(name));
         }
@@ -280,6 +279,3 @@ impl Drop for RtpLine {
         self.session.stop();
     }
 }
-
-/// Milliseconds of a tick, as a check that pacing and frames have one length.
-const _: () = assert!(FRAME_MS == 20);

@@ -245,7 +245,8 @@ impl RtpControl {
         }
     }
 
-    /// Returns when neither RTP nor RTCP has come for so long, which 30 s should be, and the call is not held.
+    /// Returns when neither RTP nor RTCP has come for so long, which 30 s should be, and the call is not held. Only a line that
+    /// somebody listens to hears anything.
     pub async fn silence(&self, limit: Duration) {
         loop {
             let silent_for = self.silent_for();
@@ -295,7 +296,8 @@ pub struct Received {
     pub discarded: u64,
     /// Packets that SRTP did not open: 50 of them mean wrong keys.
     pub srtp_failures: u64,
-    /// How irregularly packets come (RFC 3550 6.4.1), µs.
+    /// How irregularly packets come (RFC 3550 6.4.1), µs. The line looks every 20 ms, and so it is no finer than that: a phase
+    /// at which packets come just then may add as much.
     pub jitter_us: u32,
     /// The delay of the jitter buffer now, ms.
     pub delay_ms: u32,

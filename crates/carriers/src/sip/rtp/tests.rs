@@ -107,7 +107,7 @@ async fn key(line: &mut RtpLine) -> char {
     }
 }
 
-/// Three seconds in which the line is served until the condition holds.
+/// Serves the line until the condition holds.
 async fn serve_until(line: &mut RtpLine, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
