@@ -39,13 +39,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// The library that SIP is spoken with logs whole messages, with the numbers of those who call. What of it matters is told by those
+/// who use it.
+const UNHEARD: &str = "rsipstack=off";
+
 /// The log as a subscriber of `tracing`: lines of this format, of what the filter lets through (`info,offhook_server=debug`), to this writer.
 pub fn log<W>(format: LogFormat, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter.add_directive(UNHEARD.parse().expect("it is a directive")))
         .with_writer(writer)
         .fmt_fields(Fields)
         .event_format(format)
@@ -283,6 +287,15 @@ mod tests {
         let pen = paper.clone();
         tracing::subscriber::with_default(log(format, EnvFilter::new("trace"), move || pen.clone()), what);
         String::from_utf8(std::mem::take(&mut *paper.0.lock().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn whole_messages_of_sip_are_not_logged() {
+        let text = written(LogFormat::Json, || {
+            tracing::info!(target: "rsipstack::transport::udp", raw = "INVITE sip:+14155550100@host", "udp received");
+            tracing::info!("our own");
+        });
+        assert!(text.contains("our own") && !text.contains("INVITE"), "{text}");
     }
 
     fn an_event() {

@@ -8,19 +8,19 @@ use crate::call::registry::{Handle, Letter, Onward};
 use crate::call::welcome::Welcome;
 use crate::carrier::CarrierControl;
 use crate::carrier::sip::SipLeg;
-use crate::problem::chain;
+use crate::problem::{Kind, Problem, chain};
 use offhook_carriers::sip::{
     EndedBy, Incoming, Listening, Rejection, RtpEvent, SipCall, SipError, SipEvent, Trunk, TrunkId,
     TrunkState, UserAgent,
 };
 use offhook_core::call::Input;
-use offhook_core::entity::Connection;
+use offhook_core::entity::{Connection, ConnectionStatus};
 use offhook_core::{ConnectionId, E164, Secret};
 use offhook_store::{RingTarget, StoreError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
 /// How often the store is asked which trunks there are.
@@ -40,6 +40,8 @@ const RETRY_AFTER_S: u32 = 5;
 pub struct Trunks {
     agent: OnceLock<UserAgent>,
     states: Mutex<HashMap<ConnectionId, TrunkState>>,
+    /// Connections were changed here.
+    changed: Notify,
 }
 
 impl std::fmt::Debug for Trunks {
@@ -57,6 +59,11 @@ impl Trunks {
     /// How a connection's trunk is; `None`: it was not told yet.
     pub fn state(&self, connection: &ConnectionId) -> Option<TrunkState> {
         self.states().get(connection).cloned()
+    }
+
+    /// A connection was made, changed or removed: the user agent is told at once.
+    pub fn look(&self) {
+        self.changed.notify_one();
     }
 
     fn states(&self) -> MutexGuard<'_, HashMap<ConnectionId, TrunkState>> {
@@ -89,7 +96,10 @@ async fn keep(app: Arc<App>, agent: UserAgent) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silent = false;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = app.trunks.changed.notified() => {}
+        }
         if app.around.registry.is_draining() {
             return agent.stop().await;
         }
@@ -128,6 +138,7 @@ async fn listen(app: Arc<App>, mut told: mpsc::Receiver<SipEvent>) {
                     }
                 }
                 if let Ok(connection) = id.0.parse() {
+                    note(&app, &connection, &state).await;
                     app.trunks.states().insert(connection, state);
                 }
             }
@@ -166,6 +177,42 @@ async fn receive(app: Arc<App>, incoming: Incoming) {
             () = incoming.cancelled() => return,
             () = tokio::time::sleep(HOLD) => {}
         }
+    }
+}
+
+/// Writes down how a trunk is, for whoever looks at its connection.
+async fn note(app: &App, connection: &ConnectionId, state: &TrunkState) {
+    let (status, reason) = match state {
+        TrunkState::Up | TrunkState::Registered { .. } => (ConnectionStatus::Active, None),
+        TrunkState::Down { reason } => (ConnectionStatus::Error, Some(reason.as_str())),
+    };
+    if let Err(error) = app.store.note_connection(connection, status, reason).await {
+        tracing::warn!(trunk.id = %connection, error = chain(&error), "How a SIP trunk is could not be written down");
+    }
+}
+
+/// Asks a trunk's host whether it lives, or its registrar whether the password is right, where that may be asked.
+///
+/// # Errors
+/// A sentence for the user, with what to do.
+pub async fn probe(
+    app: &App,
+    connection: &Connection,
+    password: Option<Secret<String>>,
+) -> Result<(), Problem> {
+    let trunk = trunk(connection, password)
+        .ok_or_else(|| Problem::invalid("config", "these are no settings of a trunk"))?;
+    let Some(agent) = app.trunks.agent() else {
+        let wrong = "this server does not listen for SIP, so no call reaches the trunk";
+        let fix = "set an address under [sip] in the settings, then start the server again";
+        return Err(Problem::new(Kind::Conflict, wrong, fix));
+    };
+    if !trunk.settings.register && trunk.settings.options_s == 0 {
+        return Ok(());
+    }
+    match agent.probe(&trunk).await.error() {
+        None => Ok(()),
+        Some(error) => Err(error.into()),
     }
 }
 

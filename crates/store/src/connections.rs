@@ -134,6 +134,23 @@ impl Store {
         Ok(())
     }
 
+    /// Notes how a connection is seen to be by whoever keeps it up. The system's own.
+    pub async fn note_connection(
+        &self,
+        id: &ConnectionId,
+        status: ConnectionStatus,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        connection::Entity::update_many()
+            .col_expr(connection::Column::Status, Expr::value(status.as_str()))
+            .col_expr(connection::Column::StatusReason, Expr::value(reason))
+            .col_expr(connection::Column::CheckedAtUs, Expr::value(self.now_us()))
+            .filter(connection::Column::Id.eq(id.as_str()))
+            .exec(self.write()?)
+            .await?;
+        Ok(())
+    }
+
     /// Removes a connection; `Conflict` names a number that still needs it.
     pub async fn delete_connection(&self, scope: &Scope, id: &ConnectionId) -> Result<(), StoreError> {
         let tx = self.begin().await?;

@@ -9,6 +9,7 @@ use crate::carrier;
 use crate::connection::{self, TwilioSecret, leads_elsewhere};
 use crate::numbers::{self, plan};
 use crate::problem::{About, Kind, Problem};
+use crate::trunks;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -264,6 +265,8 @@ pub async fn delete(
     let lines = app.store.numbers_of_connection(&scope, &id).await.about(&id)?;
     if lines.is_empty() {
         app.store.delete_connection(&scope, &id).await.about(&id)?;
+        app.trunks.look();
+        app.trunks.look();
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     if !removal.take_offline {
@@ -312,6 +315,7 @@ async fn saved(
     scope: &Scope,
     connection: entity::Connection,
 ) -> Result<entity::Connection, Problem> {
+    app.trunks.look();
     if !connection.has_secret && connection.kind != "sip" {
         return Ok(connection);
     }
@@ -369,6 +373,9 @@ async fn try_out(
     if !is_carrier(&connection.kind) {
         let settings = connection::provider(&connection.kind, &connection.config)?;
         return Ok(offhook_providers::check(&settings, secret.unwrap_or_default()).await?);
+    }
+    if connection.kind == "sip" {
+        return trunks::probe(app, connection, secret).await;
     }
     match carrier::account(&app.http, connection, secret.as_ref()) {
         Some(account) => match account.check().await?.error() {

@@ -41,7 +41,7 @@ const WRITTEN_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a carrier may take to open a media socket that it was told to open.
 const OPENING: Duration = Duration::from_secs(2);
 /// How long until a carrier that does not ask is told to open the first media socket, should nothing else have done it.
-const FIRST_OPENING: Duration = Duration::from_secs(4);
+const FIRST_OPENING: Duration = Duration::from_secs(3);
 /// How long the apology of a machine that broke may take.
 const LAST_APOLOGY: Duration = Duration::from_secs(6);
 
@@ -632,6 +632,10 @@ impl Driver {
 
     async fn finish(mut self) {
         self.around.registry.over(&self.handle);
+        // Who puts a caller through is not done with them yet.
+        if !matches!(self.handle.onward(), Onward::Forward(_)) {
+            self.begin.carrier.leave();
+        }
         self.write_last_lines().await;
         if self.let_go {
             self.around.recorder.release(&self.begin.lease).await;

@@ -137,6 +137,13 @@ impl CarrierControl {
         }
     }
 
+    /// The call is not driven here any more: a leg that no other process can go on with is ended.
+    pub fn leave(&self) {
+        if let CarrierControl::Sip(leg) = self {
+            leg.leave();
+        }
+    }
+
     /// Ends our part of a call: hangs up, or puts the caller through.
     pub async fn end(&self, carrier_call: &str, onward: &Onward) -> Result<(), CarrierError> {
         match self {

@@ -31,6 +31,12 @@ impl SipLeg {
         self.coding
     }
 
+    pub(super) fn leave(&self) {
+        if let Some(call) = self.answered.get().cloned() {
+            tokio::spawn(async move { call.hang_up().await });
+        }
+    }
+
     /// Ends our part of the call: a far end that cannot be asked to call elsewhere, or does not get there, is not left on the line.
     pub(super) async fn end(&self, onward: &Onward) -> Result<(), CarrierError> {
         let call = self.answered.get().ok_or(CarrierError::NotFound)?;

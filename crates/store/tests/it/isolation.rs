@@ -28,6 +28,7 @@ const WITHOUT_SCOPE: &[&str] = &[
     "finish_call",
     "forget_secrets",
     "missing_keys",
+    "note_connection",
     "numbers_for_ring",
     "open",
     "open_existing",
