@@ -2,6 +2,7 @@
 //! SIP trunks.
 
 mod rest;
+mod sip_agents;
 mod sip_calls;
 mod sip_guard;
 mod sip_peer;
