@@ -134,7 +134,8 @@ impl UserAgent {
             media,
             challenger: Challenger::default(),
             events,
-            public_media: listening.public_media,
+            // Whoever gives an address for SIP means it for the audio as well.
+            public_media: listening.public_media.or_else(|| listening.public_host.as_deref()?.parse().ok()),
             guard,
             trunks: RwLock::default(),
             dialogs: Mutex::default(),
@@ -301,7 +302,7 @@ impl Shared {
         let seats = self.trunks.read().unwrap_or_else(|e| e.into_inner());
         let mut candidates: Vec<&Seat> = ids.iter().filter_map(|id| seats.get(id)).collect();
         if candidates.len() > 1 {
-            let uri = request.uri.to_string();
+            let uri = reading::request_uri(request);
             let called = UriRef::read(&uri);
             let to = value(request, "To").and_then(NameAddr::read).map(|to| to.uri);
             let rank = |seat: &Seat| {

@@ -43,7 +43,8 @@ pub struct SipCall {
 }
 
 impl SipCall {
-    /// Ends the call; returns when nothing is heard of it any more.
+    /// Ends the call; returns when it is over. Its sound stops at once, but a far end that has not acknowledged our answer
+    /// hears of it only when it does, or after 32 s.
     pub async fn hang_up(&self) {
         // It has ended when nobody takes this.
         _ = self.asks.send(Ask::HangUp).await;

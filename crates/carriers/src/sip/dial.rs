@@ -72,6 +72,7 @@ pub struct Dialling {
 
 /// What becomes of a call of ours.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a call has one line, which is moved a few times")]
 pub enum Progress {
     /// The other phone rings.
     Ringing,

@@ -6,7 +6,7 @@ use super::message::{NameAddr, list};
 use super::reading::{value, values};
 use super::trunk::Trunk;
 use super::wire::{ALLOW, Hop, NoAnswer, RequestLine, TRANSACTION_LIFE, Wire};
-use rsipstack::sip::{HasHeaders, Header, HeadersExt, Method, Request, Response, Route, Uri};
+use rsipstack::sip::{HasHeaders, Header, HeadersExt, Host, Method, Request, Response, Route, Uri};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -181,7 +181,7 @@ impl Dialog {
             .and_then(|route| NameAddr::read(route))
             .map(|route| route.uri.text.to_owned());
         let hop = self.wire.next_hop(next.as_deref().unwrap_or(&target), &known, &self.trunk).await;
-        let uri = Uri::try_from(target.as_str()).ok()?;
+        let uri = verbatim(&target)?;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         let mut headers: Vec<Header> =
             self.routes.iter().map(|route| Header::Route(Route::new(route.clone()))).collect();
@@ -223,6 +223,18 @@ impl Dialog {
     fn way(&self) -> std::sync::MutexGuard<'_, Way> {
         self.way.lock().unwrap_or_else(|e| e.into_inner())
     }
+}
+
+/// An address for the first line of a request, written as it is: the library would escape the escapes in its user part, so that
+/// part goes before the host.
+fn verbatim(target: &str) -> Option<Uri> {
+    let mut uri = Uri::try_from(target).ok()?;
+    let (user, _) = target.split_once(':')?.1.rsplit_once('@').unwrap_or_default();
+    if user.contains('%') {
+        uri.auth = None;
+        uri.host_with_port.host = Host::Domain(format!("{user}@{}", uri.host_with_port.host).into());
+    }
+    Some(uri)
 }
 
 /// What finds a dialog among all.
@@ -281,4 +293,22 @@ pub fn authorization(
 ) -> Header {
     let value = challenge.answer(credentials, method, uri);
     if proxy { Header::ProxyAuthorization(value.into()) } else { Header::Authorization(value.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_called_as_it_was_written() {
+        for target in [
+            "sip:ada@203.0.113.5:5070;transport=tcp;ob",
+            "sip:a%40b@203.0.113.5:5070;x=y",
+            "sip:203.0.113.5",
+            "sip:%2b1415@[2001:db8::1]:5060",
+        ] {
+            assert_eq!(verbatim(target).unwrap().to_string().to_lowercase(), target);
+        }
+        assert!(verbatim("nowhere").is_none());
+    }
 }

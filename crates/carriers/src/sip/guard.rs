@@ -20,10 +20,6 @@ pub const MAX_SDP_BYTES: usize = 16 * 1024;
 pub const MESSAGES_PER_S: f64 = 2_000.0;
 /// Messages at once from one address.
 pub const MESSAGE_BURST: f64 = 4_000.0;
-/// Streams that one address may open in a second.
-pub const STREAMS_PER_S: f64 = 10.0;
-/// Streams that one address may open at once.
-pub const STREAM_BURST: f64 = 50.0;
 /// How many addresses are counted at once.
 pub const MAX_SOURCES: usize = 10_000;
 /// How long an address that a name led to is let in after the name leads elsewhere.
@@ -44,7 +40,7 @@ pub struct Dropped {
 #[derive(Debug, Default)]
 pub struct Guard {
     known: RwLock<Known>,
-    rates: Mutex<HashMap<(IpAddr, Of), Bucket>>,
+    rates: Mutex<HashMap<IpAddr, Bucket>>,
     strangers: AtomicU64,
     floods: AtomicU64,
     monsters: AtomicU64,
@@ -55,12 +51,8 @@ struct Known {
     networks: Vec<(TrunkId, Network)>,
     /// Addresses that the names of trunks led to.
     learned: HashMap<IpAddr, Vec<(TrunkId, Instant)>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Of {
-    Messages,
-    Streams,
+    /// Addresses that calls led us to: they are heard, but belong to no trunk, so that they can begin nothing.
+    spoken_to: HashMap<IpAddr, Instant>,
 }
 
 /// A bucket of tokens: full at first, one taken by each packet, refilled with time.
@@ -90,6 +82,18 @@ impl Guard {
         owners.push((trunk.clone(), now));
     }
 
+    /// Lets in answers, and requests inside calls, of an address that a call's far end has named.
+    pub fn expect(&self, address: IpAddr) {
+        let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
+        let now = Instant::now();
+        if known.spoken_to.len() >= MAX_SOURCES {
+            known.spoken_to.retain(|_, at| now.duration_since(*at) < LEARNED_FOR);
+        }
+        if known.spoken_to.len() < MAX_SOURCES {
+            known.spoken_to.insert(address.to_canonical(), now);
+        }
+    }
+
     /// The trunks whose requests may come from this address.
     pub fn trunks_at(&self, address: IpAddr) -> Vec<TrunkId> {
         let known = self.known.read().unwrap_or_else(|e| e.into_inner());
@@ -104,14 +108,23 @@ impl Guard {
         trunks
     }
 
-    /// Whether a stream from this address may open.
+    /// Whether a stream from this address may open. The library asks this of every datagram again, so nothing is counted here.
     pub fn admits_stream(&self, from: IpAddr) -> bool {
-        self.admits(from, Of::Streams)
+        let known = self.knows(from.to_canonical());
+        if !known {
+            self.strangers.fetch_add(1, Ordering::Relaxed);
+        }
+        known
+    }
+
+    /// Whether a message from this address may be looked at now.
+    pub fn admits_message(&self, from: IpAddr) -> bool {
+        self.admits(from)
     }
 
     /// Whether a datagram may be read.
     pub fn admits_datagram(&self, from: IpAddr, datagram: &[u8]) -> bool {
-        if !self.admits(from, Of::Messages) {
+        if !self.admits(from) {
             return false;
         }
         let fits = datagram.len() <= MAX_DATAGRAM_BYTES && looks_bearable(datagram);
@@ -130,19 +143,15 @@ impl Guard {
         }
     }
 
-    fn admits(&self, from: IpAddr, what: Of) -> bool {
+    fn admits(&self, from: IpAddr) -> bool {
         let from = from.to_canonical();
         if !self.knows(from) {
             self.strangers.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        let (rate, burst) = match what {
-            Of::Messages => (MESSAGES_PER_S, MESSAGE_BURST),
-            Of::Streams => (STREAMS_PER_S, STREAM_BURST),
-        };
         let now = Instant::now();
         let mut rates = self.rates.lock().unwrap_or_else(|e| e.into_inner());
-        if rates.len() >= MAX_SOURCES && !rates.contains_key(&(from, what)) {
+        if rates.len() >= MAX_SOURCES && !rates.contains_key(&from) {
             // Who was quiet long enough to be full again needs no counting.
             rates.retain(|_, bucket| now.duration_since(bucket.at) < Duration::from_secs(60));
             if rates.len() >= MAX_SOURCES {
@@ -150,8 +159,8 @@ impl Guard {
                 return false;
             }
         }
-        let bucket = rates.entry((from, what)).or_insert(Bucket { tokens: burst, at: now });
-        let admitted = bucket.take(now, rate, burst);
+        let bucket = rates.entry(from).or_insert(Bucket { tokens: MESSAGE_BURST, at: now });
+        let admitted = bucket.take(now, MESSAGES_PER_S, MESSAGE_BURST);
         if !admitted {
             self.floods.fetch_add(1, Ordering::Relaxed);
         }
@@ -160,11 +169,11 @@ impl Guard {
 
     fn knows(&self, address: IpAddr) -> bool {
         let known = self.known.read().unwrap_or_else(|e| e.into_inner());
+        let now = Instant::now();
+        let recent = |at: &Instant| now.duration_since(*at) < LEARNED_FOR;
         known.networks.iter().any(|(_, network)| network.contains(address))
-            || known.learned.get(&address).is_some_and(|owners| {
-                let now = Instant::now();
-                owners.iter().any(|(_, at)| now.duration_since(*at) < LEARNED_FOR)
-            })
+            || known.learned.get(&address).is_some_and(|owners| owners.iter().any(|(_, at)| recent(at)))
+            || known.spoken_to.get(&address).is_some_and(recent)
     }
 }
 
@@ -307,6 +316,9 @@ mod tests {
         guard.learn(&trunk, from);
         guard.set_networks(Vec::new(), &HashSet::new());
         assert!(!guard.admits_datagram(from, OPTIONS));
+        // Who was only named by a call is heard, and is no trunk.
+        guard.expect(from);
+        assert!(guard.admits_datagram(from, OPTIONS) && guard.trunks_at(from).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::message::list;
 use super::reading::{self, Reading, names, value, values};
 use super::rtp::RtpLine;
 use super::session_timer::{SessionTimer, TooShort};
-use super::trunk::{Trunk, TrunkId};
+use super::trunk::{Network, Trunk, TrunkId};
 use super::wire::{ALLOW, Hop, SUPPORTED, T1, T2, TRANSACTION_LIFE, Wire};
 use super::{Rejection, SipError, SipEvent, SourceFilter};
 use crate::Ring;
@@ -155,7 +155,8 @@ struct Ringing {
 /// A provisional answer that is repeated until its PRACK is here.
 struct Reliable {
     sequence: u32,
-    at: Instant,
+    /// When it is repeated; not any more once its PRACK is here.
+    at: Option<Instant>,
     pause: Duration,
     since: Instant,
 }
@@ -238,7 +239,7 @@ impl Ringing {
         let too_long = tokio::time::sleep(MAX_RINGING);
         tokio::pin!(too_long);
         loop {
-            let repeat = self.reliable.as_ref().map(|reliable| reliable.at);
+            let repeat = self.reliable.as_ref().and_then(|reliable| reliable.at);
             tokio::select! {
                 // First what the caller has done: who has given up is not to be answered.
                 biased;
@@ -289,7 +290,7 @@ impl Ringing {
                 return;
             }
             let now = Instant::now();
-            let reliable = Reliable { sequence: 1, at: now + T1, pause: T1, since: now };
+            let reliable = Reliable { sequence: 1, at: Some(now + T1), pause: T1, since: now };
             headers.push(Header::Require("100rel".into()));
             headers.push(Header::RSeq(reliable.sequence.to_string().into()));
             self.reliable = Some(reliable);
@@ -305,7 +306,7 @@ impl Ringing {
             return false;
         }
         reliable.pause = (reliable.pause * 2).min(T2);
-        reliable.at = Instant::now() + reliable.pause;
+        reliable.at = Some(Instant::now() + reliable.pause);
         if let Some(last) = tx.last_response.clone() {
             _ = tx.respond(last).await;
         }
@@ -319,13 +320,9 @@ impl Ringing {
             (Ok(()), Method::PRack) => {
                 let acknowledged =
                     value(&tx.original, "RAck").and_then(|rack| rack.split_whitespace().next());
-                match &self.reliable {
+                match &mut self.reliable {
                     Some(reliable) if acknowledged == Some(reliable.sequence.to_string().as_str()) => {
-                        // Acknowledged: nothing more is repeated, and nothing more rings.
-                        if let Some(reliable) = &mut self.reliable {
-                            reliable.at += MAX_RINGING;
-                            reliable.since += MAX_RINGING;
-                        }
+                        reliable.at = None;
                         200
                     }
                     _ => 481,
@@ -458,8 +455,11 @@ fn prove(shared: &Shared, invite: &Request, trunk: &Trunk) -> Result<(), Refusal
     }
 }
 
-/// Whose audio packets may be believed beside those from the address in the SDP: a carrier's media come from elsewhere than its
-/// signalling, so a trunk without a list of networks believes anybody who knows the port.
-pub(super) fn media_sources(_trunk: &Trunk) -> SourceFilter {
-    SourceFilter::anybody()
+/// Whose audio packets may be believed beside those from the address in the SDP. A carrier's media come from elsewhere than its
+/// signalling, so a trunk that names no networks for them believes anybody who finds the port.
+pub(super) fn media_sources(trunk: &Trunk) -> SourceFilter {
+    match trunk.settings.media_networks.as_slice() {
+        [] => SourceFilter::anybody(),
+        networks => SourceFilter::only(networks.iter().map(Network::parts)),
+    }
 }

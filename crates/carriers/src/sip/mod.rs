@@ -10,6 +10,8 @@ mod call;
 mod dial;
 mod dialog;
 mod digest;
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod incoming;
 mod media;

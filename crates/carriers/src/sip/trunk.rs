@@ -84,6 +84,9 @@ pub struct TrunkSettings {
     /// Networks that its requests may come from; none: the addresses of its domain.
     #[serde(default)]
     pub allowed: Vec<Network>,
+    /// Networks that its audio may come from; none: any.
+    #[serde(default)]
+    pub media_networks: Vec<Network>,
     /// The numbers that lead here; none: any.
     #[serde(default)]
     pub numbers: Vec<E164>,
@@ -234,6 +237,11 @@ impl Network {
         Network { base: address, bits: if address.is_ipv4() { 32 } else { 128 } }
     }
 
+    /// Its first address, and how many leading bits all its addresses share.
+    pub fn parts(&self) -> (IpAddr, u8) {
+        (self.base, self.bits)
+    }
+
     /// Whether the address is in it; IPv4 in IPv6 clothes is IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.base, address.to_canonical()) {
@@ -333,6 +341,7 @@ impl TrunkSettings {
             challenge_inbound: false,
             trust_identity: true,
             allowed: Vec::new(),
+            media_networks: Vec::new(),
             numbers: Vec::new(),
             country: None,
             codecs: default_codecs(),

@@ -152,7 +152,7 @@ impl Wire {
             .with_user_agent(AGENT)
             .with_transport_layer(layer)
             .with_cancel_token(stopping.clone())
-            .with_transport_inspector(Box::new(Bounds));
+            .with_transport_inspector(Box::new(Bounds(guard.clone())));
         let endpoint = builder.build();
         let requests = endpoint.incoming_transactions().map_err(|_| SipError::Stopped)?;
         let inner = endpoint.inner.clone();
@@ -461,7 +461,7 @@ impl Wire {
                 }
             }
         };
-        self.guard.learn(&trunk.id, address.ip());
+        self.guard.expect(address.ip());
         match self.hop(address, &settings).await {
             Ok(hop) => hop,
             Err(_) => known.clone(),
@@ -480,13 +480,18 @@ pub struct RequestLine<'a> {
     pub sequence: u32,
 }
 
-/// What streams may carry: the library limits a message to 64 KiB, the rest is here.
-struct Bounds;
+/// What messages may be, and how many of them streams may carry: the library limits each to 64 KiB, the rest is here.
+struct Bounds(Arc<Guard>);
 
 #[async_trait::async_trait]
 impl TransportEventInspector for Bounds {
     async fn handle(&self, event: TransportEvent) -> Option<TransportEvent> {
-        if let TransportEvent::Incoming(message, ..) = &event {
+        if let TransportEvent::Incoming(message, connection, from) = &event {
+            // Datagrams were counted before they were parsed.
+            let counted = matches!(connection, SipConnection::Udp(_));
+            if !counted && !from.get_socketaddr().is_ok_and(|from| self.0.admits_message(from.ip())) {
+                return None;
+            }
             let sdp = value(message, "Content-Type").is_some_and(|t| t.to_ascii_lowercase().contains("sdp"));
             let body = match message {
                 SipMessage::Request(request) => request.body.len(),
@@ -507,7 +512,7 @@ impl TransportEventInspector for Bounds {
 
 /// Whether a request has what every request must have, each once, and its parts agree (RFC 3261, 8.1.1): what does not is dropped,
 /// since an answer to it could not be told apart from others.
-fn is_whole(request: &Request) -> bool {
+pub fn is_whole(request: &Request) -> bool {
     let once = |is: fn(&Header) -> bool| request.headers.iter().filter(|h| is(h)).count() == 1;
     let sequence = request.cseq_header().ok().map(|cseq| cseq.value().trim().to_owned()).unwrap_or_default();
     let (number, method) = sequence.split_once(char::is_whitespace).unwrap_or_default();

@@ -3,6 +3,7 @@
 
 mod contract;
 mod rest;
+mod sip_agents;
 mod sip_calls;
 mod sip_guard;
 mod sip_peer;
