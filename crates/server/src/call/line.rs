@@ -44,7 +44,7 @@ pub struct Line {
 enum Wire {
     Twilio(TwilioSocket),
     Telnyx(TelnyxSocket),
-    Rtp(RtpLine),
+    Rtp(Box<RtpLine>),
 }
 
 struct Way {
@@ -119,7 +119,7 @@ impl Line {
     /// A line of SIP, for a call in `coding`.
     pub fn sip(line: RtpLine, coding: Coding) -> Self {
         let way = way(line.coding(), coding);
-        Line { wire: Wire::Rtp(line), coding, way, heard: Vec::new() }
+        Line { wire: Wire::Rtp(Box::new(line)), coding, way, heard: Vec::new() }
     }
 
     /// The next thing from the carrier. Faulty messages are logged and skipped. May be dropped while waiting.
