@@ -242,6 +242,17 @@ impl House {
         self.http.delete(&url).bearer_auth(&self.key).send().await.unwrap().error_for_status().unwrap();
     }
 
+    /// Asks the API to do something; false if it was not answered, as by a process that was killed. A refusal fails the test.
+    pub async fn try_post(&self, path: String, body: Value) -> bool {
+        let url = format!("http://{}{path}", self.door.address);
+        done(self.http.post(url).bearer_auth(&self.key).json(&body)).await
+    }
+
+    /// The same for what is removed.
+    pub async fn try_delete(&self, path: String) -> bool {
+        done(self.http.delete(format!("http://{}{path}", self.door.address)).bearer_auth(&self.key)).await
+    }
+
     /// The calls that the API lists.
     pub async fn calls(&self) -> Vec<Value> {
         self.get("/api/calls?limit=100").await["items"].as_array().unwrap().clone()
@@ -359,6 +370,13 @@ impl Drop for House {
             println!("---- the carrier's alerts\n{:?}", self.carrier.alerts());
         }
     }
+}
+
+async fn done(request: reqwest::RequestBuilder) -> bool {
+    let Ok(answer) = request.timeout(LIMIT).send().await else { return false };
+    let status = answer.status();
+    assert!(status.is_success(), "{status}: {}", answer.text().await.unwrap_or_default());
+    true
 }
 
 /// A process beside the one that the door leads to.

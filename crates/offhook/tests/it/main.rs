@@ -9,6 +9,7 @@ mod line;
 mod calls;
 mod dial;
 mod faults;
+mod numbers;
 mod official;
 mod pbx;
 mod prompts;

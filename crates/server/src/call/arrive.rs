@@ -182,3 +182,24 @@ pub(super) fn whose(
         forward_to: target.number.forward_to.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_above_the_limit_go_where_the_agent_says() {
+        let number = |text: &str| text.parse::<E164>().unwrap();
+        let (forward, fallback) = (Some(number("+15550100001")), Some(number("+15550100002")));
+        let goes = |to: OverflowTo, forward_to: &Option<E164>| format!("{:?}", overflow(to, forward_to));
+        for (to, forward_to, expected) in [
+            (OverflowTo::Busy, &forward, "Busy".to_owned()),
+            (OverflowTo::Forward(fallback.clone()), &forward, r#"Forward(E164("+15550100001"))"#.to_owned()),
+            (OverflowTo::Forward(fallback.clone()), &None, r#"Forward(E164("+15550100002"))"#.to_owned()),
+            (OverflowTo::Forward(None), &None, "Busy".to_owned()),
+            (OverflowTo::Message("Later.".into()), &forward, r#"Message("Later.")"#.to_owned()),
+        ] {
+            assert_eq!(goes(to.clone(), forward_to), expected, "{to:?}");
+        }
+    }
+}

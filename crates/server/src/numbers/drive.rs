@@ -21,7 +21,7 @@ const STORE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Carries an operation on, until it has ended, another process has it, or this one stops.
 pub async fn drive(app: Arc<App>, operation: Operation, lease: OperationLease) {
     let mut drive = Drive { app, operation, lease };
-    match drive.to_the_end().await {
+    match drive.carry_on().await {
         Ok(()) => {}
         Err(Stopped::Draining) => tracing::info!(operation.id = %drive.operation.id, "Operation left"),
         Err(Stopped::Lost) => {
@@ -51,7 +51,7 @@ struct Drive {
 }
 
 impl Drive {
-    async fn to_the_end(&mut self) -> Result<(), Stopped> {
+    async fn carry_on(&mut self) -> Result<(), Stopped> {
         let mut reason = self.is_ready().await?;
         for seq in 0..self.operation.lines.len() {
             self.carry_out(seq).await?;
@@ -124,10 +124,14 @@ impl Drive {
             self.holding(async move { ask::ask(&app, lease.scope(), &asked, request).await }).await?;
         let came_of = words::came_of(&answer);
         line.machine.told(answer);
-        let id = &self.operation.id;
+        let (id, number) = (&self.operation.id, &line.number);
         match &came_of {
-            Ok(_) => tracing::info!(operation.id = %id, what, "Carrier asked"),
-            Err(error) => tracing::warn!(operation.id = %id, what, error, "The carrier did not do it"),
+            Ok(_) => {
+                tracing::debug!(operation.id = %id, number.id = %number, pii.what = what, "Carrier asked")
+            }
+            Err(error) => {
+                tracing::warn!(operation.id = %id, number.id = %number, pii.what = what, error, "The carrier did not do it");
+            }
         }
         let ended_at_us = self.app.environment.now_us();
         let (what, error) = match came_of {
@@ -146,11 +150,13 @@ impl Drive {
         loop {
             tokio::select! {
                 done = &mut something => return Ok(done),
-                _ = ticks.tick() => match self.app.store.hold_operation(&self.lease).await {
-                    Err(StoreError::Conflict { .. }) => return Err(Stopped::Lost),
-                    // Another may take it up by now; what is written next will tell.
-                    Ok(()) | Err(_) => {}
-                },
+                _ = ticks.tick() => {
+                    // Where the store is away another may take it up by now: what is written next will tell.
+                    let held = self.app.store.hold_operation(&self.lease).await;
+                    if let Err(StoreError::Conflict { .. }) = held {
+                        return Err(Stopped::Lost);
+                    }
+                }
             }
         }
     }

@@ -81,7 +81,7 @@ pub async fn reach(app: &App, scope: &Scope, id: &ConnectionId) -> Result<Reache
         Some(account) => Ok(Reached { connection, account }),
         None => {
             let (name, kind) = (&connection.name, &connection.kind);
-            let detail = match connection.has_secret {
+            let detail = match connection.has_secret || !matches!(kind.as_str(), "twilio" | "telnyx") {
                 true => format!("connection `{name}` is of kind {kind}, which cannot be asked about numbers"),
                 false => {
                     format!("connection `{name}` has no credentials, so that its carrier cannot be asked")

@@ -64,8 +64,8 @@ async fn a_connection_is_made_changed_listed_and_removed(house: House) {
     house.delete(&path).await.check(&expect![[r#"
         409 Conflict
         {
-          "detail": "con_…: not possible for this connection: +14155550100 uses it",
-          "fix": "read what is there now, then repeat the change on it, or choose another",
+          "detail": "con_…: these lines would go offline: +14155550100",
+          "fix": "if that is wanted, delete it with `?take_offline=true`: their webhooks are given back first",
           "status": 409,
           "title": "It does not go with what is there",
           "type": "urn:offhook:problem:conflict"

@@ -14,6 +14,7 @@ mod keys;
 mod live;
 mod logs;
 mod node;
+mod numbers;
 mod phone_numbers;
 mod problems;
 mod recorder;

@@ -17,6 +17,7 @@ async fn a_number_is_added_given_to_an_agent_and_removed(house: House) {
           "capabilities": [
             "voice"
           ],
+          "checked_at": null,
           "connection": "con_…",
           "created_at": "<time>",
           "e164": "+14155550100",
@@ -24,7 +25,10 @@ async fn a_number_is_added_given_to_an_agent_and_removed(house: House) {
           "id": "num_…",
           "inbound_agent": null,
           "name": "+14155550100",
+          "operation": null,
+          "previous": null,
           "revision": 1,
+          "source": "byo",
           "status": "inactive",
           "status_reason": null,
           "updated_at": "<time>"

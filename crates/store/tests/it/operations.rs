@@ -107,7 +107,7 @@ async fn a_purchase_takes_its_number_before_it_is_made(db: Database) {
     assert!(matches!(second, Err(StoreError::Conflict { .. })), "{second:?}");
     assert_eq!(
         db.store.operations(&tenant.scope, None, &Page::first(10)).await.unwrap().rows,
-        [operation.clone()]
+        std::slice::from_ref(&operation)
     );
 
     let ours = vec![Answer::Looked(None), Answer::Prepared(settings("https://ours"))];
