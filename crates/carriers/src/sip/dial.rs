@@ -72,12 +72,11 @@ pub struct Dialling {
 
 /// What becomes of a call of ours.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a call has one line, which is moved a few times")]
 pub enum Progress {
     /// The other phone rings.
     Ringing,
     /// Somebody picked up.
-    Answered(SipCall, RtpLine),
+    Answered(SipCall, Box<RtpLine>),
     /// It did not come about.
     Failed(DialFailure),
 }
@@ -99,7 +98,7 @@ impl Dialling {
         loop {
             match self.next().await {
                 Progress::Ringing => {}
-                Progress::Answered(call, line) => return Ok((call, line)),
+                Progress::Answered(call, line) => return Ok((call, *line)),
                 Progress::Failed(failure) => return Err(failure),
             }
         }
@@ -120,7 +119,7 @@ pub(super) async fn dial(shared: Arc<Shared>, id: &TrunkId, call: NewCall) -> Re
         let outcome = attempt.run(targets, place, &progress, &mut unwanted).await;
         // Nobody waits: an answered call is dropped, which hangs it up.
         _ = match outcome {
-            Ok((call, line)) => progress.send(Progress::Answered(call, line)).await,
+            Ok((call, line)) => progress.send(Progress::Answered(call, Box::new(line))).await,
             Err(failure) => progress.send(Progress::Failed(failure)).await,
         };
     });
