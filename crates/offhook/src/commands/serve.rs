@@ -158,9 +158,7 @@ fn node_name(config: &Config) -> String {
 
 fn logging(config: &Config) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
-        .with_context(|| format!("log.level `{}`", config.log.level))?
-        // The SIP library writes whole messages to the log, with who calls whom.
-        .add_directive("rsipstack=off".parse()?);
+        .with_context(|| format!("log.level `{}`", config.log.level))?;
     Ok(offhook_server::telemetry::log_to_stderr(config.log.format, filter)?)
 }
 
