@@ -5,6 +5,7 @@ use axum::http::{Method, StatusCode};
 use offhook_core::Secret;
 use offhook_core::entity::Role;
 use offhook_sim::carrier::twilio::{ForSale, OwnedNumber, RestTrouble, TwilioSettings, TwilioSim, Which};
+use offhook_store::ConnectionSpec;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use tokio::time::Instant;
@@ -294,6 +295,40 @@ async fn a_carrier_that_is_busy_is_asked_again_and_that_is_shown(house: House) {
             assert!(errors[0].contains("fewer requests"), "{errors:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_number_of_a_trunk_needs_no_carrier() {
+    let exchange = Exchange::open(House::sqlite().await).await;
+    let trunk = ConnectionSpec {
+        kind: "sip".into(),
+        name: "trunk".into(),
+        account: None,
+        config: json!({}),
+        secret: None,
+    };
+    let trunk = exchange.house.app.store.create_connection(&exchange.house.scope(), &trunk).await.unwrap();
+    let wanted = json!({ "connection": trunk.id, "e164": OWN, "inbound_agent": exchange.agent });
+    let asked = exchange.sim.requests().len();
+    let begun = exchange.house.post("/api/telephony/byop/import-number", wanted.clone()).await;
+    let number = exchange.done(&begun).await;
+    let row = exchange.number(&number).await;
+    assert_eq!((&row["status"], &row["source"]), (&json!("active"), &json!("sip")), "{row:#}");
+    let path = format!("/api/phone-numbers/{number}");
+    let checked = exchange.house.post(&format!("{path}/check"), json!({})).await.json();
+    assert_eq!(checked["differences"], json!([]), "{checked:#}");
+    conflict(
+        &exchange.house.post(&format!("{path}/take-back"), json!({})).await,
+        &["sent here by the trunk"],
+    );
+    conflict(&exchange.house.post("/api/telephony/managed/purchase-number", wanted).await, &["kind sip"]);
+    let agent = format!("/api/agents/{}", exchange.agent);
+    exchange.done(&exchange.house.post(&format!("{agent}/stop"), json!({})).await).await;
+    assert_eq!(exchange.number(&number).await["status"], "inactive");
+    exchange.done(&exchange.house.post(&format!("{agent}/start"), json!({})).await).await;
+    assert_eq!(exchange.number(&number).await["status"], "active");
+    assert_eq!(exchange.house.delete(&path).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(exchange.sim.requests().len(), asked, "nobody was asked");
 }
 
 async fn nobody_else_sees_or_does_any_of_it(house: House) {
