@@ -1,9 +1,10 @@
 //! Calls over SIP with real telephones: answered, understood, interrupted, ended from either side, and kept.
 
 use crate::house::{GREETING, House, Kept, LIMIT, Place};
-use crate::line::words;
+use crate::line::{spoken, words};
 use crate::pbx::{PASSWORD, Pbx};
 use crate::softphone::{Act, Softphone, Wire, free_port};
+use offhook_media::coding::Coding;
 use offhook_sim::provider::{Reply, Rule, ToolCall};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -190,5 +191,125 @@ async fn a_caller_on_a_trunk_presses_keys_and_hangs_up() {
     let kept = line.kept().await;
     assert_eq!(kept.ended_reason, "caller_hung_up");
     assert_eq!(kept.of("agent")[0], GREETING);
+    line.house.close().await;
+}
+
+/// What sipp plays into its call: packets with their moments, as a capture that was never on a wire.
+struct Capture {
+    file: Vec<u8>,
+    at_ms: u32,
+    sequence: u16,
+}
+
+impl Capture {
+    fn new() -> Capture {
+        // A capture file of Ethernet frames, with times in µs.
+        let head: [u32; 6] = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1];
+        Capture { file: head.iter().flat_map(|word| word.to_le_bytes()).collect(), at_ms: 0, sequence: 1 }
+    }
+
+    /// Twenty ms of µ-law.
+    fn audio(&mut self, mulaw: &[u8]) {
+        self.rtp(0, self.at_ms * 8, false, mulaw);
+        self.at_ms += 20;
+    }
+
+    /// A key of 100 ms and its three ends (RFC 4733).
+    fn key(&mut self, event: u8) {
+        let began = self.at_ms * 8;
+        for frame in 1..=8_u16 {
+            let (end, duration) = (frame > 5, frame.min(5) * 160);
+            let [high, low] = duration.to_be_bytes();
+            self.rtp(101, began, frame == 1, &[event, if end { 0x8a } else { 0x0a }, high, low]);
+            self.at_ms += 20;
+        }
+    }
+
+    fn rtp(&mut self, payload_type: u8, timestamp: u32, marker: bool, payload: &[u8]) {
+        let mut packet = vec![0x80, payload_type | if marker { 0x80 } else { 0 }];
+        packet.extend(self.sequence.to_be_bytes());
+        packet.extend(timestamp.to_be_bytes());
+        packet.extend(0x0ff4_00c4_u32.to_be_bytes());
+        packet.extend(payload);
+        self.sequence += 1;
+        let udp_length = 8 + packet.len() as u16;
+        let mut frame = [[0; 12].as_slice(), &[8, 0]].concat();
+        frame.extend([0x45, 0]);
+        frame.extend((20 + udp_length).to_be_bytes());
+        frame.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
+        frame.extend([40_000_u16, 40_002, udp_length, 0].iter().flat_map(|word| word.to_be_bytes()));
+        frame.extend(packet);
+        let length = frame.len() as u32;
+        let head = [self.at_ms / 1_000, self.at_ms % 1_000 * 1_000, length, length];
+        self.file.extend(head.iter().flat_map(|word| word.to_le_bytes()));
+        self.file.extend(frame);
+    }
+
+    fn speech(&mut self, samples: &[i16]) {
+        let mut mulaw = Vec::new();
+        Coding::MU_LAW.encode(samples, &mut mulaw);
+        mulaw.chunks_exact(160).for_each(|frame| self.audio(frame));
+    }
+
+    fn silence(&mut self, ms: usize) {
+        self.speech(&vec![0; ms * 8]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sipp_on_a_trunk_asks_presses_keys_and_hangs_up() {
+    let line = Line::open(Wire::Udp, trunk()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut capture = Capture::new();
+    capture.silence(4_000);
+    capture.speech(&spoken(QUESTION));
+    capture.silence(6_500);
+    for event in [1, 2, 11] {
+        capture.key(event);
+        capture.silence(200);
+    }
+    capture.silence(1_500);
+    std::fs::write(folder.path().join("caller.pcap"), &capture.file).unwrap();
+    let scenario = include_str!("../sipp/caller.xml")
+        .replace("[rtpstream_audio_port]", "[media_port]")
+        .replace("rtp_stream=\"speech.ul,-1,0,PCMU/8000\"", "play_pcap_audio=\"caller.pcap\"");
+    std::fs::write(folder.path().join("caller.xml"), scenario).unwrap();
+    let lasts_ms = (capture.at_ms + 500).to_string();
+    let sipp = tokio::process::Command::new("sipp")
+        .arg(line.at.to_string())
+        .args([
+            "-sf",
+            "caller.xml",
+            "-s",
+            NUMBER,
+            "-i",
+            "127.0.0.1",
+            "-mi",
+            "127.0.0.1",
+            "-m",
+            "1",
+            "-nostdin",
+        ])
+        .args(["-p", &free_port().to_string(), "-mp", &free_port().to_string(), "-d", &lasts_ms])
+        .current_dir(folder.path())
+        .output();
+    let sipp = tokio::time::timeout(LIMIT, sipp)
+        .await
+        .expect("sipp ends")
+        .expect("sipp runs: `make setup` installs it");
+    assert!(sipp.status.success(), "{}", String::from_utf8_lossy(&sipp.stdout));
+    let kept = line.kept().await;
+    assert_eq!(kept.ended_reason, "caller_hung_up");
+    assert_eq!(kept.of("agent")[..2], [GREETING, ANSWER]);
+    assert_eq!(kept.of("member")[0], QUESTION);
+    line.until_facts("three keys arrived, each once", |facts| {
+        let keys: String = facts
+            .iter()
+            .filter(|fact| fact["is"] == "dtmf")
+            .filter_map(|fact| fact["digit"].as_str())
+            .collect();
+        keys == "12#"
+    })
+    .await;
     line.house.close().await;
 }
