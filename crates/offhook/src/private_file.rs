@@ -28,8 +28,27 @@ pub fn read_or_create(path: &Path, secret: Secret<String>) -> Result<Secret<Stri
 
 /// Writes the file anew: whoever reads it meanwhile has the old text or the new one, whole.
 pub fn replace(path: &Path, secret: &Secret<String>) -> Result<()> {
-    written(path, secret, |unfinished| std::fs::rename(unfinished, path))
-        .with_context(|| format!("{} cannot be written", path.display()))
+    written(path, secret, |unfinished| {
+        keep_owner(path, unfinished)?;
+        std::fs::rename(unfinished, path)
+    })
+    .with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Gives a file the owner of the one whose place it takes: what root writes must stay readable to the server's own user.
+#[cfg(unix)]
+fn keep_owner(path: &Path, unfinished: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let (before, now) = (path.metadata()?, unfinished.metadata()?);
+    if (before.uid(), before.gid()) == (now.uid(), now.gid()) {
+        return Ok(());
+    }
+    chown(unfinished, Some(before.uid()), Some(before.gid()))
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_: &Path, _: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 fn create(path: &Path, secret: &Secret<String>) -> std::io::Result<()> {

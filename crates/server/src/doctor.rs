@@ -243,7 +243,15 @@ async fn number(
                 "POST /api/phone-numbers/{id}/take-back, or start its agent again",
             ));
         }
-        (NumberStatus::Inactive, _) => tell(state(
+        (NumberStatus::Inactive, Some(reason)) => {
+            tell(state(State::Doubtful, reason.clone(), "start its agent, or give it a `forward_to`"))
+        }
+        (NumberStatus::Inactive, None) if number.inbound_agent.is_some() => tell(state(
+            State::Doubtful,
+            "its agent is stopped, or it is being set up: callers are turned away".into(),
+            "start its agent, or give it a `forward_to`",
+        )),
+        (NumberStatus::Inactive, None) => tell(state(
             State::Doubtful,
             "no agent answers it and it is forwarded nowhere: callers are turned away".into(),
             "give it an `inbound_agent`, or a `forward_to`",

@@ -151,6 +151,7 @@ pub async fn serve(
 async fn drained(app: &App, drain: Duration) {
     let open = || app.around.registry.count();
     app.around.registry.drain();
+    app.trunks.stop().await;
     tracing::info!(calls = open(), "Stopping: no new calls are taken");
     let over = async {
         while open() > 0 {

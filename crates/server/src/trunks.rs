@@ -61,6 +61,13 @@ impl Trunks {
         self.states().get(connection).cloned()
     }
 
+    /// Takes no new calls and takes leave of registrars: the process ends.
+    pub async fn stop(&self) {
+        if let Some(agent) = self.agent() {
+            agent.stop().await;
+        }
+    }
+
     /// A connection was made, changed or removed: the user agent is told at once.
     pub fn look(&self) {
         self.changed.notify_one();
@@ -101,7 +108,7 @@ async fn keep(app: Arc<App>, agent: UserAgent) {
             () = app.trunks.changed.notified() => {}
         }
         if app.around.registry.is_draining() {
-            return agent.stop().await;
+            return;
         }
         match app.store.connections_of_kind("sip").await {
             Ok(connections) => {
@@ -232,6 +239,10 @@ async fn talk(leg: &SipLeg, incoming: Incoming, handle: &Arc<Handle>) {
     match incoming.answer().await {
         Ok((call, line)) => {
             leg.answered(call.clone());
+            // Its driver may have ended while the other side took its time to acknowledge.
+            if handle.is_over() {
+                return call.hang_up().await;
+            }
             handle.tell(Letter::Line(Box::new(Line::sip(line, leg.coding()))));
             tokio::spawn(ended(call, handle.clone()));
         }

@@ -9,6 +9,7 @@ use crate::scope::Scope;
 use crate::{Store, tenant};
 use offhook_core::entity::{Connection, ConnectionStatus, is_carrier};
 use offhook_core::{ConnectionId, Secret};
+use sea_orm::ActiveValue::NotSet;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
@@ -254,6 +255,8 @@ impl Store {
                 .col_expr(connection::Column::Secret, Expr::value(sealed.blob))
                 .col_expr(connection::Column::SecretKeyId, Expr::value(sealed.key_id))
                 .filter(connection::Column::Id.eq(row.id))
+                // A secret that was pasted meanwhile stays.
+                .filter(connection::Column::Secret.eq(row.secret))
                 .exec(&tx)
                 .await?;
             resealed += 1;
@@ -332,8 +335,13 @@ impl Store {
             updated_at_us: self.now_us(),
             ..row
         };
+        let mut changed = row.clone().into_active_model().reset_all();
+        if spec.secret.is_none() {
+            // It may be sealed anew at this moment, which is no change that a revision tells of.
+            (changed.secret, changed.secret_key_id) = (NotSet, NotSet);
+        }
         let updated = tenant::update::<connection::Entity>(scope)
-            .set(row.clone().into_active_model().reset_all())
+            .set(changed)
             .filter(connection::Column::Id.eq(row.id.as_str()))
             .filter(connection::Column::Revision.eq(before.revision))
             .exec(tx)

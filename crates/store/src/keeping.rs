@@ -38,6 +38,19 @@ impl Keys {
         self.vault.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The keys as they are now, for sealing: a key that was given up must seal nothing more.
+    fn present(&self) -> Arc<Vault> {
+        let known = self.vault();
+        match self.read.as_ref().and_then(|read| read()) {
+            Some(fresh) if fresh.key_id() != known.key_id() => {
+                let fresh = Arc::new(fresh);
+                *self.vault.write().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
+                fresh
+            }
+            _ => known,
+        }
+    }
+
     /// Opens with the keys that are known, or those that have come since.
     pub fn open(&self, row: &str, sealed: &Sealed) -> Result<Secret<String>, VaultError> {
         match self.vault().open(row, sealed) {
@@ -133,7 +146,7 @@ impl crate::Store {
     }
 
     pub(crate) fn seal(&self, row: &str, kept: &Kept) -> Sealed {
-        self.keys.vault().seal(&*self.environment, row, &kept.text())
+        self.keys.present().seal(&*self.environment, row, &kept.text())
     }
 
     pub(crate) fn kept(&self, row: &connection::Model) -> Result<Option<Kept>, StoreError> {

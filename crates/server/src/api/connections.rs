@@ -193,7 +193,8 @@ pub async fn change(
     let now = app.store.connection(&scope, &id).await.about(&id)?;
     let config = change.config.map_or_else(|| now.config.clone(), Value::Object);
     // Or whoever may change a connection could have its secret sent to themselves.
-    if now.has_secret && change.secret.is_none() && leads_elsewhere(&now.kind, &now.config, &config) {
+    let elsewhere = leads_elsewhere(&now.kind, &now.config, &config);
+    if now.has_secret && change.secret.is_none() && elsewhere {
         let wrong = "the connection would lead to another host, and the secret was given for the one before: send it again with the change";
         return Err(Problem::invalid("secret", wrong).about(&id));
     }
@@ -206,7 +207,7 @@ pub async fn change(
             };
             let token = change.secret.or_else(|| stored.as_ref().map(|stored| stored.auth_token.clone()));
             let kept = || {
-                let (sid, secret) = stored.filter(|_| now.kind == "twilio")?.api_key?;
+                let (sid, secret) = stored.filter(|_| now.kind == "twilio" && !elsewhere)?.api_key?;
                 Some(TwilioApiKey { sid, secret })
             };
             with_api_key(&now.kind, token, api_key.unwrap_or_else(kept))?

@@ -236,7 +236,7 @@ impl TelnyxControl {
             Welcome::Hold => Ok(()),
             Welcome::Forward(to) => {
                 self.be_answered(call).await?;
-                self.put_through(call, to).await
+                self.put_through_or_end(call, to).await
             }
             Welcome::Busy => self.reject(call, Rejection::Busy).await,
             Welcome::Declined => self.reject(call, Rejection::Declined).await,
@@ -250,7 +250,23 @@ impl TelnyxControl {
     async fn tell(&self, call: &str, text: &str) -> Result<(), CarrierError> {
         self.be_answered(call).await?;
         let (spoken, english) = (Pii::new(text.to_owned()), english());
-        insist(|| self.account.speak(call, &spoken, &english, "sorry")).await?;
+        let mut tried = 0;
+        loop {
+            // A repeat of an id is ignored, and a call that was just answered refuses what comes too soon.
+            let command = self.command("sorry");
+            match insist(|| self.account.speak(call, &spoken, &english, &command)).await {
+                Err(CarrierError::Refused { .. }) if tried < TRIES => tried += 1,
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "A caller could not be told why nobody talks to them"
+                    );
+                    return self.hang_up(call).await;
+                }
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
         let takes = SPOKEN_CHARACTER.saturating_mul(text.chars().count().try_into().unwrap_or(u32::MAX));
         tokio::time::sleep(takes.max(APOLOGY)).await;
         self.hang_up(call).await
@@ -259,7 +275,7 @@ impl TelnyxControl {
     /// Ends our part of a call.
     pub(super) async fn end(self: &Arc<Self>, call: &str, onward: &Onward) -> Result<(), CarrierError> {
         match onward {
-            Onward::Forward(to) => self.put_through(call, to).await,
+            Onward::Forward(to) => self.put_through_or_end(call, to).await,
             Onward::HangUp | Onward::MediaAgain => self.hang_up(call).await,
         }
     }
@@ -281,6 +297,15 @@ impl TelnyxControl {
             Err(CarrierError::Refused { .. }) => Ok(()),
             answered => answered,
         }
+    }
+
+    /// Puts a caller through; one who cannot be is hung up on, not left in silence.
+    async fn put_through_or_end(self: &Arc<Self>, call: &str, to: &E164) -> Result<(), CarrierError> {
+        let put_through = self.put_through(call, to).await;
+        if put_through.is_err() {
+            self.hang_up(call).await?;
+        }
+        put_through
     }
 
     /// A call that was just answered takes no other command until that has happened: a refusal then is worth another try.

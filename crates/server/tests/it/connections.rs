@@ -175,6 +175,32 @@ async fn a_secret_does_not_follow_a_connection_to_another_host() {
 }
 
 #[tokio::test]
+async fn an_api_key_does_not_follow_a_connection_to_another_host_beside_a_new_token() {
+    let house = House::sqlite().await;
+    let settings = TwilioSettings::default();
+    let (account, token) = (settings.account_sid.clone(), settings.auth_token.expose().clone());
+    let carrier = TwilioSim::start((Ipv4Addr::LOCALHOST, 0).into(), settings).await.unwrap();
+    let elsewhere =
+        TwilioSim::start((Ipv4Addr::LOCALHOST, 0).into(), TwilioSettings::default()).await.unwrap();
+    let new = json!({
+        "kind": "twilio", "name": "line", "account": account, "secret": token, "config": { "api_base": carrier.base_url() },
+        "api_key": { "sid": "SK00000000000000000000000000000001", "secret": "the key's own" },
+    });
+    let path = format!("/api/connections/{}", house.post("/api/connections", new).await.id());
+    let thief = json!({ "config": { "api_base": elsewhere.base_url() }, "secret": token });
+    assert_eq!(house.patch(&path, thief).await.status, StatusCode::OK);
+    let id = path.rsplit('/').next().unwrap().parse().unwrap();
+    let kept = house.app.store.connection_secret(&house.scope(), &id).await.unwrap();
+    assert_eq!(kept.expose(), &token, "the key went along");
+    assert!(
+        elsewhere
+            .requests()
+            .iter()
+            .all(|request| request.user.as_deref().is_none_or(|user| !user.starts_with("SK")))
+    );
+}
+
+#[tokio::test]
 async fn a_carrier_is_tried_out_and_says_exactly_what_is_wrong() {
     let house = House::sqlite().await;
     let settings = TwilioSettings::default();
