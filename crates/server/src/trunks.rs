@@ -107,6 +107,7 @@ async fn keep(app: Arc<App>, agent: UserAgent) {
             _ = ticks.tick() => {}
             () = app.trunks.changed.notified() => {}
         }
+        measure(&agent);
         if app.around.registry.is_draining() {
             return;
         }
@@ -126,6 +127,15 @@ async fn keep(app: Arc<App>, agent: UserAgent) {
             // Told when it began.
             Err(_) => {}
         }
+    }
+}
+
+/// Tells the metrics how punctual audio is sent.
+fn measure(agent: &UserAgent) {
+    let sent = agent.lateness();
+    metrics::counter!("offhook_rtp_packets_sent_total").absolute(sent.packets);
+    for (quantile, us) in [("0.5", sent.p50_us), ("0.99", sent.p99_us), ("1", sent.most_us)] {
+        metrics::gauge!("offhook_rtp_send_lateness_us", "quantile" => quantile).set(us as f64);
     }
 }
 

@@ -8,7 +8,7 @@ use super::incoming;
 use super::message::{NameAddr, UriRef};
 use super::reading::{self, value};
 use super::register;
-use super::rtp::Media;
+use super::rtp::{Media, Percentiles};
 use super::trunk::{Trunk, TrunkId};
 use super::wire::{ALLOW, Hop, Wire};
 use super::{Listening, SipError, SipEvent, TrunkState};
@@ -233,6 +233,11 @@ impl UserAgent {
     /// Where the listeners are: datagrams, streams, encrypted streams.
     pub fn listening(&self) -> (Option<SocketAddr>, Option<SocketAddr>, Option<SocketAddr>) {
         self.shared.wire.listening()
+    }
+
+    /// How late the packets of all calls were sent, since the start.
+    pub fn lateness(&self) -> Percentiles {
+        self.shared.media.lateness().percentiles()
     }
 
     /// What was turned away before anything parsed it.
