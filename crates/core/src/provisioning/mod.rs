@@ -22,12 +22,16 @@ pub const LOOKS_MAX: u32 = 5;
 pub const PURCHASES_MAX: u32 = 3;
 /// Times that a setting is written which the carrier takes and does not keep.
 pub const WRITES_MAX: u32 = 3;
+/// Changes that fail one after the other, whatever is seen between them, after which the way back is taken.
+pub const CHANGES_MAX: u32 = 20;
 /// Refusals in a row to tell how a number stands that has been changed; somebody may mend the credentials meanwhile.
 pub const REFUSALS_MAX: u32 = 20;
 /// The first pause after a failure, ms. It doubles with each.
 pub const PAUSE_MS: u32 = 500;
 /// The longest pause, ms.
 pub const PAUSE_MS_MAX: u32 = 30_000;
+/// The longest that a carrier is left alone because it asks for that, ms.
+pub const AFTER_MS_MAX: u32 = 3_600_000;
 
 /// What is to become of a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +217,12 @@ pub struct Provisioning {
     /// Why not even the way back can be gone.
     stuck: Option<String>,
     failures: u32,
+    /// Changes in a row that were not answered as done. A look between them is no progress.
+    #[serde(default)]
+    failed_changes: u32,
+    /// Why changes are not tried any more, until it has been looked what became of the last.
+    #[serde(default)]
+    given_up: Option<String>,
     refusals: u32,
     looks: u32,
     purchases: u32,
@@ -240,6 +250,8 @@ impl Provisioning {
             why: None,
             stuck: None,
             failures: 0,
+            failed_changes: 0,
+            given_up: None,
             refusals: 0,
             looks: 0,
             purchases: 0,
@@ -343,6 +355,9 @@ impl Provisioning {
             }
             _ => (self.failures, self.refusals) = (0, 0),
         }
+        if self.changes() {
+            self.failed_changes = 0;
+        }
         match (self.stage.clone(), answer) {
             (Stage::Look, Answer::Looked(there)) => self.begin(there),
             (Stage::Prepare, Answer::Prepared(ours)) => self.prepared(ours),
@@ -358,6 +373,11 @@ impl Provisioning {
             (Stage::LookReleased, Answer::Looked(there)) => self.looked_released(there),
             (stage, answer) => panic!("{answer:?} is no answer in {stage:?}"),
         }
+    }
+
+    /// Whether the stage's request changes something at the carrier.
+    fn changes(&self) -> bool {
+        matches!(self.stage, Stage::Buy | Stage::Point | Stage::GiveBack { .. } | Stage::Release)
     }
 
     fn over(&mut self, outcome: Outcome) {
@@ -462,6 +482,9 @@ impl Provisioning {
             }
             self.pause_ms = pause_ms(self.writes);
         }
+        if let Some(reason) = self.given_up.take() {
+            return self.not_pointed(reason);
+        }
         self.stage = if written { Stage::LookPointed } else { Stage::Point };
     }
 
@@ -470,7 +493,7 @@ impl Provisioning {
         if self.task == Task::Buy {
             return self.over(Outcome::Unclear { reason });
         }
-        (self.why, self.writes) = (Some(reason), 0);
+        (self.why, self.writes, self.failed_changes) = (Some(reason), 0, 0);
         self.stage = Stage::LookBack;
     }
 
@@ -540,24 +563,35 @@ impl Provisioning {
     /// The request was not answered, or with a failure that passes; `sent` if it may have been carried out.
     fn unanswered(&mut self, reason: String, sent: bool, after_ms: Option<u32>) {
         self.failures += 1;
-        self.pause_ms = pause_ms(self.failures).max(after_ms.unwrap_or(0));
+        if self.changes() {
+            self.failed_changes += 1;
+        }
+        let after_ms = after_ms.unwrap_or(0).min(AFTER_MS_MAX);
+        self.pause_ms = pause_ms(self.failures.max(self.failed_changes)).max(after_ms);
+        let given_up = self.changes() && self.failed_changes >= CHANGES_MAX;
         match self.stage {
             Stage::Buy if sent => {
                 (self.touched, self.looks) = (true, 0);
                 self.purchases += 1;
                 self.stage = Stage::FindOrder;
             }
+            Stage::Buy if given_up => self.not_sold(reason),
             // A change is more than one request at some carriers: the first may have been carried out, whatever became of the last.
             Stage::Point => {
                 self.touched = true;
+                self.given_up = given_up.then_some(reason);
                 self.stage = Stage::LookPointed;
             }
             Stage::GiveBack { .. } => {
                 self.touched = true;
+                self.stuck = given_up.then_some(reason);
                 self.stage = Stage::LookBack;
             }
-            Stage::Release if sent => {
+            Stage::Release if sent || given_up => {
                 self.touched = true;
+                if given_up {
+                    (self.why, self.looks) = (Some(reason), 0);
+                }
                 self.stage = Stage::LookReleased;
             }
             // An order that is known may be carried out whether or not we follow it.
