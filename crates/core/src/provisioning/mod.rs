@@ -18,6 +18,8 @@ pub use settings::{Difference, Settings};
 pub const TRIES_MAX: u32 = 6;
 /// Looks for a number that may have been bought, before it is believed that it was not: lists lag behind.
 pub const LOOKS_MAX: u32 = 5;
+/// Looks for a number that the carrier says is bought: with their pauses, about an hour.
+pub const BOUGHT_LOOKS_MAX: u32 = 125;
 /// Purchases that are begun when the one before has left no trace.
 pub const PURCHASES_MAX: u32 = 3;
 /// Times that a setting is written which the carrier takes and does not keep.
@@ -438,11 +440,11 @@ impl Provisioning {
             self.why = None;
             return self.pointed(Some(there));
         }
+        if self.bought {
+            return self.look_for_bought(Stage::LookBought);
+        }
         self.looks += 1;
         self.pause_ms = pause_ms(self.looks);
-        if self.bought {
-            return;
-        }
         if self.looks < LOOKS_MAX {
             self.stage = Stage::FindOrder;
             return;
@@ -457,16 +459,25 @@ impl Provisioning {
         }
     }
 
+    /// It is the account's and was not seen: it is looked for again, but not for ever.
+    fn look_for_bought(&mut self, stage: Stage) {
+        self.looks += 1;
+        if self.looks >= BOUGHT_LOOKS_MAX {
+            let reason =
+                "the carrier has sold the number and does not list it: look for it there, then take it back";
+            return self.over(Outcome::Unclear { reason: reason.into() });
+        }
+        self.pause_ms = pause_ms(self.looks);
+        self.stage = stage;
+    }
+
     fn pointed(&mut self, there: Option<There>) {
         let written = self.stage == Stage::Point;
         self.touched |= written;
         let Some(there) = there else {
             // What was just bought may be missing from a list once more; what was the account's before has been taken away.
             if self.bought || self.task == Task::Buy {
-                self.looks += 1;
-                self.pause_ms = pause_ms(self.looks);
-                self.stage = Stage::LookPointed;
-                return;
+                return self.look_for_bought(Stage::LookPointed);
             }
             return self.over(Outcome::Gone);
         };

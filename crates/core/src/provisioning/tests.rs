@@ -492,6 +492,23 @@ fn changes_that_keep_failing_are_given_up() {
 }
 
 #[test]
+fn a_bought_number_that_never_shows_is_not_looked_for_without_end() {
+    let mut machine = Provisioning::new(Task::Buy);
+    let mut waited_ms = 0;
+    while let Some(request) = machine.ask() {
+        waited_ms += u64::from(machine.pause_ms());
+        assert!(waited_ms < 2 * 3_600_000, "it does not end: {machine:?}");
+        machine.told(match request {
+            Request::Look => Answer::Looked(None),
+            Request::Prepare => Answer::Prepared(settings(OURS)),
+            _ => Answer::Purchase(Purchase::Done),
+        });
+    }
+    assert!(matches!(machine.outcome(), Some(Outcome::Unclear { .. })), "{machine:?}");
+    assert!(waited_ms > 1_800_000, "lists may lag behind for long: {waited_ms}");
+}
+
+#[test]
 fn pauses_grow_and_the_carriers_wish_is_heeded() {
     let passing = |after_ms| Answer::Failed(Failure::Passing { reason: "429".into(), after_ms });
     let pause = |answers| asks(Task::TakeOver { previous: None }, answers).1.pause_ms();
