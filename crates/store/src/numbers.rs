@@ -389,7 +389,7 @@ impl Store {
             return Err(changed_meanwhile("phone number", before.revision + 1));
         }
         let after = restate(tx, before.id.as_str(), Fault::Keep).await?.unwrap_or(after);
-        let detail = json!({ "before": before, "after": after });
+        let detail = json!({ "before": audited(before), "after": audited(&after) });
         self.audit(tx, scope, "phone_number.change", &after.id, detail).await?;
         Ok(after)
     }
@@ -427,6 +427,15 @@ impl Store {
             None => Ok(connection),
         }
     }
+}
+
+/// A number as it is audited: where its calls went before may have somebody's password in it.
+fn audited(number: &PhoneNumber) -> Value {
+    let mut number = number.clone();
+    if let Some(route) = &mut number.route {
+        (route.ours, route.previous) = (route.ours.shown(), route.previous.shown());
+    }
+    json!(number)
 }
 
 /// Why nothing else can be begun with a number.

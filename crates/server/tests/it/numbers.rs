@@ -5,7 +5,7 @@ use axum::http::{Method, StatusCode};
 use offhook_core::Secret;
 use offhook_core::entity::Role;
 use offhook_sim::carrier::twilio::{ForSale, OwnedNumber, RestTrouble, TwilioSettings, TwilioSim, Which};
-use offhook_store::ConnectionSpec;
+use offhook_store::{ConnectionSpec, Page};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ on_both!(
     an_imported_number_is_given_back_as_it_was,
     of_two_buyers_one_is_told_who_has_it,
     a_number_that_was_changed_at_the_carrier_is_taken_back,
+    passwords_in_others_addresses_are_given_back_and_not_shown,
     an_agent_is_started_and_stopped_step_by_step,
     a_connection_goes_when_its_lines_may,
     a_carrier_that_is_busy_is_asked_again_and_that_is_shown,
@@ -218,6 +219,31 @@ async fn a_number_that_was_changed_at_the_carrier_is_taken_back(house: House) {
     exchange.done(&exchange.house.delete(&path).await).await;
     assert_eq!(exchange.setting(OWN, "voice_url").as_deref(), Some(THIRD));
     assert_eq!(exchange.setting(OWN, "status_callback").as_deref(), Some(""));
+}
+
+async fn passwords_in_others_addresses_are_given_back_and_not_shown(house: House) {
+    const THEIRS: &str = "https://user:hunter2@old.example/voice";
+    let exchange = Exchange::open(house).await;
+    exchange.sim.change_in_console(OWN, &[("VoiceUrl", THEIRS)]).unwrap();
+    let own = exchange.house.get(&format!("/api/connections/{}/numbers", exchange.connection)).await;
+    let begun = exchange.import(OWN).await;
+    let number = exchange.done(&begun).await;
+    let path = format!("/api/phone-numbers/{number}");
+    assert_eq!(exchange.number(&number).await["previous"]["voice_url"], "https://***@old.example/voice");
+    exchange.sim.change_in_console(OWN, &[("VoiceUrl", THEIRS)]).unwrap();
+    let checked = exchange.house.post(&format!("{path}/check"), json!({})).await;
+    assert_eq!(checked.json()["differences"][0]["theirs"], "https://***@old.example/voice");
+    exchange.done(&exchange.house.post(&format!("{path}/take-back"), json!({})).await).await;
+    exchange.house.patch(&path, json!({ "name": "desk" })).await;
+    let given_back = exchange.house.delete(&path).await;
+    exchange.done(&given_back).await;
+    assert_eq!(exchange.setting(OWN, "voice_url").as_deref(), Some(THEIRS));
+    let audit = exchange.house.app.store.audit_events(&exchange.house.scope(), &Page::first(50)).await;
+    let operation = exchange.house.get(&format!("/api/telephony/operations/{}", given_back.id())).await;
+    let audit = format!("{:?}", audit.unwrap().rows);
+    for shown in [own.text(), operation.text(), checked.text(), &audit] {
+        assert!(shown.contains("old.example") && !shown.contains("hunter2"), "{shown}");
+    }
 }
 
 async fn an_agent_is_started_and_stopped_step_by_step(house: House) {
