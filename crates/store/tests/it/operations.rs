@@ -17,6 +17,7 @@ on_both![
     a_process_that_lost_an_operation_writes_nothing_of_it,
     an_agent_that_stands_still_has_inactive_lines,
     a_connection_goes_with_the_operation_that_removes_it,
+    an_account_stays_while_its_numbers_lead_here,
     a_number_is_held_once_for_each_account,
     a_number_that_leads_elsewhere_is_in_error_until_it_is_back,
     numbers_are_due_for_a_look_once,
@@ -279,6 +280,24 @@ async fn a_connection_goes_with_the_operation_that_removes_it(db: Database) {
     assert!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
     let gone = db.store.number(&sibling.scope, &theirs.id).await;
     assert!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
+}
+
+async fn an_account_stays_while_its_numbers_lead_here(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let id = &tenant.connection.id;
+    let move_to = async |account: &str| {
+        let now = db.store.connection(&tenant.scope, id).await.unwrap();
+        let spec = ConnectionSpec { account: Some(account.into()), ..twilio(&now.name) };
+        db.store.replace_connection(&tenant.scope, id, now.revision, &spec).await.map(|_| ())
+    };
+    move_to("AC2").await.expect("nothing was set in it");
+    let (operation, lease) = take_over(&db, &tenant).await;
+    let error = move_to("AC3").await.unwrap_err();
+    assert!(error.to_string().contains("+14155550100"), "{error}");
+    end(&db, &lease, &operation.lines[0], leads_here(), OperationStatus::Done).await;
+    let error = move_to("AC3").await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { what: "account", .. }), "{error:?}");
+    move_to("AC2").await.expect("it is the same account");
 }
 
 async fn a_number_is_held_once_for_each_account(db: Database) {
