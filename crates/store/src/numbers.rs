@@ -9,7 +9,7 @@ use crate::scope::Scope;
 use crate::{Store, tenant};
 use offhook_core::entity::{Capability, Connection, NumberSource, NumberStatus, PhoneNumber, is_carrier};
 use offhook_core::{AgentId, ConnectionId, E164, PhoneNumberId, Secret};
-use sea_orm::sea_query::{Cond, Condition, Expr, IntoCondition, LockBehavior, LockType};
+use sea_orm::sea_query::{Cond, Expr, LockBehavior, LockType};
 use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
     IntoActiveModel, JoinType, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, SelectTwo,
@@ -155,7 +155,7 @@ impl Store {
     ) -> Result<Vec<HeldNumber>, StoreError> {
         let row = tenant::row::<connection::Entity>(self.read(), scope, connection).await?;
         let mut held = Vec::new();
-        for number in same_account(scope, &row).all(self.read()).await? {
+        for number in same_account(self.read(), scope, &row).await?.all(self.read()).await? {
             held.push(HeldNumber {
                 e164: parse("phone_number.e164", &number.e164)?,
                 holder: number_holder(self.read(), scope, &number).await?,
@@ -414,7 +414,8 @@ impl Store {
         if let Some(agent) = &spec.inbound_agent {
             tenant::row::<agent::Entity>(tx, scope, agent).await?;
         }
-        let holder = same_account(scope, &connection)
+        let holder = same_account(tx, scope, &connection)
+            .await?
             .filter(phone_number::Column::E164.eq(spec.e164.as_str()))
             .filter(phone_number::Column::Id.ne(before.map_or("", |before| before.id.as_str())))
             .one(tx)
@@ -447,22 +448,29 @@ pub(crate) fn under_way(operation: &str) -> StoreError {
 const SIP: &str = "sip";
 
 /// The numbers that are reached through a connection, or another of the organization to the same account.
-fn same_account(scope: &Scope, connection: &connection::Model) -> Select<phone_number::Entity> {
-    let mut of_account = connection::Column::Id.eq(connection.id.as_str()).into_condition();
-    if let Some(account) = &connection.account {
-        let same = tenant_of_organization(scope)
-            .add(connection::Column::Kind.eq(connection.kind.as_str()))
-            .add(connection::Column::Account.eq(account.as_str()));
-        of_account = Cond::any().add(of_account).add(same);
+async fn same_account(
+    db: &impl ConnectionTrait,
+    scope: &Scope,
+    connection: &connection::Model,
+) -> Result<Select<phone_number::Entity>, StoreError> {
+    let mut ids = vec![connection.id.clone()];
+    if let Some(account) = account(connection) {
+        let others = tenant::find::<connection::Entity>(scope)
+            .filter(connection::Column::Kind.eq(connection.kind.as_str()))
+            .filter(connection::Column::Id.ne(connection.id.as_str()));
+        let others = others.all(db).await?.into_iter();
+        ids.extend(others.filter(|other| self::account(other).as_ref() == Some(&account)).map(|row| row.id));
     }
-    let mut connections: Select<connection::Entity> =
-        connection::Entity::find().select_only().column(connection::Column::Id).filter(of_account);
-    phone_number::Entity::find()
-        .filter(phone_number::Column::Connection.in_subquery(QueryTrait::query(&mut connections).to_owned()))
+    Ok(phone_number::Entity::find().filter(phone_number::Column::Connection.is_in(ids)))
 }
 
-fn tenant_of_organization(scope: &Scope) -> Condition {
-    Cond::all().add(connection::Column::Organization.eq(scope.organization().as_str()))
+/// Which account a connection is to. One at Telnyx has no id there, but a key of its own that its webhooks are signed with.
+fn account(connection: &connection::Model) -> Option<String> {
+    let key = || {
+        let config: Value = serde_json::from_str(&connection.config).ok()?;
+        Some(config.get("public_key")?.as_str()?.trim().to_owned())
+    };
+    connection.account.clone().or_else(key)
 }
 
 /// What becomes of a number's fault when its status is worked out anew.

@@ -315,6 +315,19 @@ async fn a_number_is_held_once_for_each_account(db: Database) {
     let other = ConnectionSpec { account: Some("AC2".into()), ..twilio("other account") };
     let other = db.store.create_connection(&tenant.scope, &other).await.unwrap();
     assert!(db.store.held_numbers(&tenant.scope, &other.id).await.unwrap().is_empty());
+
+    let telnyx = async |name: &str, key: &str| {
+        let config = serde_json::json!({ "public_key": key });
+        let spec = ConnectionSpec { kind: "telnyx".into(), account: None, config, ..twilio(name) };
+        db.store.create_connection(&tenant.scope, &spec).await.unwrap()
+    };
+    let (first, second) = (telnyx("first key", "key").await, telnyx("second key", "key").await);
+    db.store.create_number(&tenant.scope, &number(&first, &tenant.agent, "+14155550188")).await.unwrap();
+    let again = db.store.create_number(&tenant.scope, &number(&second, &tenant.agent, "+14155550188")).await;
+    assert!(matches!(again, Err(StoreError::Conflict { .. })), "{again:?}");
+    assert_eq!(db.store.held_numbers(&tenant.scope, &second.id).await.unwrap().len(), 1);
+    let other = telnyx("other key", "another").await;
+    assert!(db.store.held_numbers(&tenant.scope, &other.id).await.unwrap().is_empty());
 }
 
 async fn a_number_that_leads_elsewhere_is_in_error_until_it_is_back(db: Database) {
