@@ -17,6 +17,7 @@ on_both![
     a_process_that_lost_an_operation_writes_nothing_of_it,
     an_agent_that_stands_still_has_inactive_lines,
     a_connection_goes_with_the_operation_that_removes_it,
+    a_connection_stays_with_a_number_that_was_added_meanwhile,
     an_account_stays_while_its_numbers_lead_here,
     a_number_is_held_once_for_each_account,
     a_number_that_leads_elsewhere_is_in_error_until_it_is_back,
@@ -280,6 +281,26 @@ async fn a_connection_goes_with_the_operation_that_removes_it(db: Database) {
     assert!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
     let gone = db.store.number(&sibling.scope, &theirs.id).await;
     assert!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
+}
+
+async fn a_connection_stays_with_a_number_that_was_added_meanwhile(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let new = NewOperation {
+        kind: OperationKind::Disconnect,
+        agent: None,
+        connection: Some(tenant.connection.id.clone()),
+        lines: vec![NewLine { number: known(&tenant), machine: Provisioning::new(Task::Release) }],
+    };
+    let (operation, lease) = db.store.begin_operation(&tenant.scope, &new, &node("a")).await.unwrap();
+    let added = number(&tenant.connection, &tenant.agent, "+14155550199");
+    db.store.create_number(&tenant.scope, &added).await.unwrap();
+    end(&db, &lease, &operation.lines[0], LineEnd::Removed, OperationStatus::Done).await;
+    let ended = db.store.operation(&tenant.scope, &operation.id).await.unwrap();
+    assert_eq!(ended.status, OperationStatus::Failed);
+    assert!(ended.reason.as_ref().is_some_and(|reason| reason.contains("+14155550199")), "{ended:?}");
+    db.store.connection(&tenant.scope, &tenant.connection.id).await.unwrap();
+    db.clock.advance_ms(LEASE_OVER_MS);
+    assert!(db.store.claim_operations(&node("b"), 10).await.unwrap().is_empty(), "it is over");
 }
 
 async fn an_account_stays_while_its_numbers_lead_here(db: Database) {
