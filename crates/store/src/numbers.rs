@@ -195,11 +195,14 @@ impl Store {
         let mut numbers = Vec::with_capacity(rows.len());
         for row in rows {
             let home = workspace::Entity::find_by_id(row.workspace.as_str()).one(&tx).await?;
-            let home =
-                home.ok_or_else(|| StoreError::corrupt("phone_number.workspace", "it leads nowhere"))?;
-            let organization = parse("workspace.organization", &home.organization)?;
-            let number = PhoneNumber::try_from(row)?;
-            numbers.push((Scope::of_job(organization, number.workspace.clone(), "drift"), number));
+            let id = row.id.clone();
+            match due_number(home, row) {
+                Ok(due) => numbers.push(due),
+                // One that cannot be read must not keep the others from being looked up.
+                Err(error) => {
+                    tracing::error!(number.id = id, %error, "A number is not looked up: what is stored of it cannot be read");
+                }
+            }
         }
         tx.commit().await?;
         Ok(numbers)
@@ -428,6 +431,17 @@ impl Store {
             None => Ok(connection),
         }
     }
+}
+
+/// A number that is due for a look, and the scope in which that is done.
+fn due_number(
+    home: Option<workspace::Model>,
+    row: phone_number::Model,
+) -> Result<(Scope, PhoneNumber), StoreError> {
+    let home = home.ok_or_else(|| StoreError::corrupt("phone_number.workspace", "it leads nowhere"))?;
+    let organization = parse("workspace.organization", &home.organization)?;
+    let number = PhoneNumber::try_from(row)?;
+    Ok((Scope::of_job(organization, number.workspace.clone(), "drift"), number))
 }
 
 /// A number as it is audited: where its calls went before may have somebody's password in it.

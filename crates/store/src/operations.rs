@@ -275,17 +275,15 @@ impl Store {
             .await?;
         let mut claimed = Vec::with_capacity(rows.len());
         for row in rows {
-            let lines = lines_of(&tx, &row.id).await?;
-            let organization = parse("operation.organization", &row.organization)?;
-            let workspace = parse("operation.workspace", &row.workspace)?;
-            let operation = entity(row, lines)?;
-            let lease = OperationLease {
-                operation: operation.id.clone(),
-                claim: claim.clone(),
-                lease_ms: node.lease_ms,
-                scope: Scope::of_job(organization, workspace, "operation"),
-            };
-            claimed.push((operation, lease));
+            let id = row.id.clone();
+            match taken_up(&tx, row, &claim, node).await {
+                Ok(taken_up) => claimed.push(taken_up),
+                // One that cannot be read must not keep the others from going on.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(operation.id = id, %error, "An operation does not go on: what is stored of it cannot be read");
+                }
+                Err(error) => return Err(error),
+            }
         }
         tx.commit().await?;
         Ok(claimed)
@@ -499,6 +497,26 @@ async fn take(tx: &DatabaseTransaction, number: &PhoneNumber, id: &OperationId) 
     }
     restate(tx, number.id.as_str(), Fault::Keep).await?;
     Ok(())
+}
+
+/// An operation that was just claimed, and the right to go on with it.
+async fn taken_up(
+    tx: &DatabaseTransaction,
+    row: operation::Model,
+    claim: &str,
+    node: &Node,
+) -> Result<(Operation, OperationLease), StoreError> {
+    let lines = lines_of(tx, &row.id).await?;
+    let organization = parse("operation.organization", &row.organization)?;
+    let workspace = parse("operation.workspace", &row.workspace)?;
+    let operation = entity(row, lines)?;
+    let lease = OperationLease {
+        operation: operation.id.clone(),
+        claim: claim.into(),
+        lease_ms: node.lease_ms,
+        scope: Scope::of_job(organization, workspace, "operation"),
+    };
+    Ok((operation, lease))
 }
 
 async fn lines_of(db: &impl ConnectionTrait, id: &str) -> Result<Vec<OperationLine>, StoreError> {

@@ -7,6 +7,7 @@ use offhook_store::{
     ConnectionSpec, LineEnd, LineNumber, NewLine, NewOperation, NumberSpec, OperationLease, Page, Progress,
     StoreError,
 };
+use sea_orm::ConnectionTrait;
 
 on_both![
     a_purchase_takes_its_number_before_it_is_made,
@@ -22,6 +23,7 @@ on_both![
     a_number_is_held_once_for_each_account,
     a_number_that_leads_elsewhere_is_in_error_until_it_is_back,
     numbers_are_due_for_a_look_once,
+    what_cannot_be_read_keeps_nothing_else_from_going_on,
 ];
 
 /// Longer than a lease of [`node`].
@@ -376,4 +378,30 @@ async fn numbers_are_due_for_a_look_once(db: Database) {
     assert_eq!((due.len(), &due[0].1.id), (1, &tenant.number.id));
     assert_eq!(due[0].0.workspace(), &tenant.workspace.id);
     assert!(db.store.claim_unchecked(checked + 1, 10).await.unwrap().is_empty());
+}
+
+async fn what_cannot_be_read_keeps_nothing_else_from_going_on(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let spec = number(&tenant.connection, &tenant.agent, "+14155550101");
+    let damaged = db.store.create_number(&tenant.scope, &spec).await.unwrap();
+    let take = async |id: &offhook_core::PhoneNumberId| {
+        let task = Task::TakeOver { previous: None };
+        begin(&db, &tenant, OperationKind::TakeBack, LineNumber::Known(id.clone()), task).await.unwrap()
+    };
+    let (broken, readable) = (take(&damaged.id).await, take(&tenant.number.id).await);
+    let raw = db.raw().await;
+    let damage = format!("UPDATE operation_line SET machine = '{{' WHERE operation = '{}'", broken.0.id);
+    raw.execute_unprepared(&damage).await.unwrap();
+    db.clock.advance_ms(LEASE_OVER_MS);
+    let claimed = db.store.claim_operations(&node("b"), 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|(operation, _)| &operation.id).collect::<Vec<_>>(), [&readable.0.id]);
+
+    end(&db, &claimed[0].1, &readable.0.lines[0], leads_here(), OperationStatus::Done).await;
+    let damage = format!(
+        "UPDATE phone_number SET leads_here = TRUE, operation = NULL, settings = '{{' WHERE id = '{}'",
+        damaged.id
+    );
+    raw.execute_unprepared(&damage).await.unwrap();
+    let due = db.store.claim_unchecked(i64::MAX, 10).await.unwrap();
+    assert_eq!(due.iter().map(|(_, number)| &number.id).collect::<Vec<_>>(), [&tenant.number.id]);
 }
