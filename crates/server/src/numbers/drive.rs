@@ -110,10 +110,23 @@ impl Drive {
             self.save(&Progress { line: Some((seq, &line)), steps: &steps, ..Progress::default() }).await?;
             steps = vec![self.ask(&mut line, request).await?];
         }
-        let end = Some(end(self.operation.kind, &line));
+        let end = Some(match self.is_left_alone(&line).await? {
+            true => LineEnd::Stays { leads_here: None, capabilities: None, fault: None },
+            false => end(self.operation.kind, &line),
+        });
         self.save(&Progress { line: Some((seq, &line)), steps: &steps, end, ended: None }).await?;
         self.operation.lines[seq] = line;
         Ok(())
+    }
+
+    /// Whether nothing of a number is ours that an agent's start could not point here: its webhooks were set by hand, and may lead here.
+    async fn is_left_alone(&self, line: &OperationLine) -> Result<bool, Stopped> {
+        let refused = matches!(line.machine.outcome(), Some(Outcome::Unchanged { .. }));
+        if self.operation.kind != OperationKind::Start || !refused || line.machine.ours().is_some() {
+            return Ok(false);
+        }
+        let number = self.app.store.number(self.lease.scope(), &line.number).await;
+        Ok(number.map_err(Stopped::Store)?.route.is_none())
     }
 
     async fn ask(&mut self, line: &mut OperationLine, request: Request) -> Result<OperationStep, Stopped> {

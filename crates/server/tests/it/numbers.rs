@@ -17,6 +17,7 @@ on_both!(
     a_number_that_was_changed_at_the_carrier_is_taken_back,
     passwords_in_others_addresses_are_given_back_and_not_shown,
     an_agent_is_started_and_stopped_step_by_step,
+    a_number_that_was_added_by_hand_is_as_well_as_before_a_start_that_is_refused,
     a_connection_goes_when_its_lines_may,
     a_carrier_that_is_busy_is_asked_again_and_that_is_shown,
     nobody_else_sees_or_does_any_of_it,
@@ -284,6 +285,18 @@ async fn an_agent_is_started_and_stopped_step_by_step(house: House) {
         log["items"][1]["steps"].as_array().unwrap().iter().map(|s| s["what"].as_str().unwrap()).collect();
     assert!(steps[0].starts_with("see whether the agent could take a call"), "{steps:#?}");
     assert!(steps.iter().any(|step| step.starts_with(&format!("point {OWN} here"))), "{steps:#?}");
+}
+
+async fn a_number_that_was_added_by_hand_is_as_well_as_before_a_start_that_is_refused(house: House) {
+    let exchange = Exchange::open(house).await;
+    let connection = format!("/api/connections/{}", exchange.connection);
+    exchange.house.patch(&connection, json!({ "secret": "not the auth token at all" })).await;
+    let added = exchange.house.post("/api/phone-numbers", exchange.wanted(OWN)).await.id();
+    let start = format!("/api/agents/{}/start", exchange.agent);
+    let started = exchange.over(&exchange.house.post(&start, json!({})).await).await;
+    assert_eq!(started["status"], "failed", "{started:#}");
+    let row = exchange.number(&added).await;
+    assert_eq!((&row["status"], &row["operation"]), (&json!("active"), &Value::Null), "{row:#}");
 }
 
 async fn a_connection_goes_when_its_lines_may(house: House) {
