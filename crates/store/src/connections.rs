@@ -10,7 +10,7 @@ use crate::{Store, tenant};
 use offhook_core::entity::{Connection, ConnectionStatus, is_carrier};
 use offhook_core::{ConnectionId, Secret};
 use sea_orm::ActiveValue::NotSet;
-use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::sea_query::{Cond, Expr, ExprTrait};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
     QueryOrder, QuerySelect,
@@ -312,6 +312,9 @@ impl Store {
             return Err(StoreError::Invalid { what: "connection", reason });
         }
         self.name_is_free(tx, scope, spec, Some(&row.id)).await?;
+        if row.account != spec.account {
+            account_is_free(tx, &row.id).await?;
+        }
         let before = Connection::try_from(row.clone())?;
         let sealed = spec.secret.clone().map(|secret| {
             // What no longer opens is replaced and gone.
@@ -395,6 +398,29 @@ impl Store {
                 Err(StoreError::Conflict { what: "connection name", holder: format!("{} has it", row.id) })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Whether nothing has to be given back in the account that a connection has; `Conflict` names a number.
+async fn account_is_free(tx: &DatabaseTransaction, connection: &str) -> Result<(), StoreError> {
+    let ours = Cond::any()
+        .add(phone_number::Column::LeadsHere.eq(true))
+        .add(phone_number::Column::Operation.is_not_null());
+    let number = phone_number::Entity::find()
+        .filter(phone_number::Column::Connection.eq(connection))
+        .filter(ours)
+        .order_by_asc(phone_number::Column::Id)
+        .one(tx)
+        .await?;
+    match number {
+        None => Ok(()),
+        Some(number) => {
+            let holder = format!(
+                "{} was pointed here in it: remove that number first, or make another connection",
+                number.e164
+            );
+            Err(StoreError::Conflict { what: "account", holder })
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::scope::Scope;
 use crate::{Store, tenant};
 use offhook_core::entity::{Capability, Connection, NumberSource, NumberStatus, PhoneNumber, is_carrier};
 use offhook_core::{AgentId, ConnectionId, E164, PhoneNumberId, Secret};
-use sea_orm::sea_query::{Cond, Condition, Expr, IntoCondition, LockBehavior, LockType};
+use sea_orm::sea_query::{Cond, Expr, LockBehavior, LockType};
 use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
     IntoActiveModel, JoinType, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, SelectTwo,
@@ -155,7 +155,7 @@ impl Store {
     ) -> Result<Vec<HeldNumber>, StoreError> {
         let row = tenant::row::<connection::Entity>(self.read(), scope, connection).await?;
         let mut held = Vec::new();
-        for number in same_account(scope, &row).all(self.read()).await? {
+        for number in same_account(self.read(), scope, &row).await?.all(self.read()).await? {
             held.push(HeldNumber {
                 e164: parse("phone_number.e164", &number.e164)?,
                 holder: number_holder(self.read(), scope, &number).await?,
@@ -195,11 +195,14 @@ impl Store {
         let mut numbers = Vec::with_capacity(rows.len());
         for row in rows {
             let home = workspace::Entity::find_by_id(row.workspace.as_str()).one(&tx).await?;
-            let home =
-                home.ok_or_else(|| StoreError::corrupt("phone_number.workspace", "it leads nowhere"))?;
-            let organization = parse("workspace.organization", &home.organization)?;
-            let number = PhoneNumber::try_from(row)?;
-            numbers.push((Scope::of_job(organization, number.workspace.clone(), "drift"), number));
+            let id = row.id.clone();
+            match due_number(home, row) {
+                Ok(due) => numbers.push(due),
+                // One that cannot be read must not keep the others from being looked up.
+                Err(error) => {
+                    tracing::error!(number.id = id, %error, "A number is not looked up: what is stored of it cannot be read");
+                }
+            }
         }
         tx.commit().await?;
         Ok(numbers)
@@ -389,7 +392,7 @@ impl Store {
             return Err(changed_meanwhile("phone number", before.revision + 1));
         }
         let after = restate(tx, before.id.as_str(), Fault::Keep).await?.unwrap_or(after);
-        let detail = json!({ "before": before, "after": after });
+        let detail = json!({ "before": audited(before), "after": audited(&after) });
         self.audit(tx, scope, "phone_number.change", &after.id, detail).await?;
         Ok(after)
     }
@@ -414,7 +417,8 @@ impl Store {
         if let Some(agent) = &spec.inbound_agent {
             tenant::row::<agent::Entity>(tx, scope, agent).await?;
         }
-        let holder = same_account(scope, &connection)
+        let holder = same_account(tx, scope, &connection)
+            .await?
             .filter(phone_number::Column::E164.eq(spec.e164.as_str()))
             .filter(phone_number::Column::Id.ne(before.map_or("", |before| before.id.as_str())))
             .one(tx)
@@ -429,6 +433,26 @@ impl Store {
     }
 }
 
+/// A number that is due for a look, and the scope in which that is done.
+fn due_number(
+    home: Option<workspace::Model>,
+    row: phone_number::Model,
+) -> Result<(Scope, PhoneNumber), StoreError> {
+    let home = home.ok_or_else(|| StoreError::corrupt("phone_number.workspace", "it leads nowhere"))?;
+    let organization = parse("workspace.organization", &home.organization)?;
+    let number = PhoneNumber::try_from(row)?;
+    Ok((Scope::of_job(organization, number.workspace.clone(), "drift"), number))
+}
+
+/// A number as it is audited: where its calls went before may have somebody's password in it.
+fn audited(number: &PhoneNumber) -> Value {
+    let mut number = number.clone();
+    if let Some(route) = &mut number.route {
+        (route.ours, route.previous) = (route.ours.shown(), route.previous.shown());
+    }
+    json!(number)
+}
+
 /// Why nothing else can be begun with a number.
 pub(crate) fn under_way(operation: &str) -> StoreError {
     StoreError::Conflict { what: "phone number", holder: format!("{operation} is at work on it") }
@@ -438,22 +462,29 @@ pub(crate) fn under_way(operation: &str) -> StoreError {
 const SIP: &str = "sip";
 
 /// The numbers that are reached through a connection, or another of the organization to the same account.
-fn same_account(scope: &Scope, connection: &connection::Model) -> Select<phone_number::Entity> {
-    let mut of_account = connection::Column::Id.eq(connection.id.as_str()).into_condition();
-    if let Some(account) = &connection.account {
-        let same = tenant_of_organization(scope)
-            .add(connection::Column::Kind.eq(connection.kind.as_str()))
-            .add(connection::Column::Account.eq(account.as_str()));
-        of_account = Cond::any().add(of_account).add(same);
+async fn same_account(
+    db: &impl ConnectionTrait,
+    scope: &Scope,
+    connection: &connection::Model,
+) -> Result<Select<phone_number::Entity>, StoreError> {
+    let mut ids = vec![connection.id.clone()];
+    if let Some(account) = account(connection) {
+        let others = tenant::find::<connection::Entity>(scope)
+            .filter(connection::Column::Kind.eq(connection.kind.as_str()))
+            .filter(connection::Column::Id.ne(connection.id.as_str()));
+        let others = others.all(db).await?.into_iter();
+        ids.extend(others.filter(|other| self::account(other).as_ref() == Some(&account)).map(|row| row.id));
     }
-    let mut connections: Select<connection::Entity> =
-        connection::Entity::find().select_only().column(connection::Column::Id).filter(of_account);
-    phone_number::Entity::find()
-        .filter(phone_number::Column::Connection.in_subquery(QueryTrait::query(&mut connections).to_owned()))
+    Ok(phone_number::Entity::find().filter(phone_number::Column::Connection.is_in(ids)))
 }
 
-fn tenant_of_organization(scope: &Scope) -> Condition {
-    Cond::all().add(connection::Column::Organization.eq(scope.organization().as_str()))
+/// Which account a connection is to. One at Telnyx has no id there, but a key of its own that its webhooks are signed with.
+fn account(connection: &connection::Model) -> Option<String> {
+    let key = || {
+        let config: Value = serde_json::from_str(&connection.config).ok()?;
+        Some(config.get("public_key")?.as_str()?.trim().to_owned())
+    };
+    connection.account.clone().or_else(key)
 }
 
 /// What becomes of a number's fault when its status is worked out anew.

@@ -25,6 +25,8 @@ use serde_json::json;
 
 /// Operations of one workspace that go on at the same time.
 const OPERATIONS_MAX: u64 = 100;
+/// Numbers that are named where more may be in the way.
+const NAMED_MAX: u64 = 20;
 /// Steps of one operation that are kept; those of one that is tried for days repeat each other.
 const STEPS_MAX: i64 = 1_000;
 
@@ -273,17 +275,15 @@ impl Store {
             .await?;
         let mut claimed = Vec::with_capacity(rows.len());
         for row in rows {
-            let lines = lines_of(&tx, &row.id).await?;
-            let organization = parse("operation.organization", &row.organization)?;
-            let workspace = parse("operation.workspace", &row.workspace)?;
-            let operation = entity(row, lines)?;
-            let lease = OperationLease {
-                operation: operation.id.clone(),
-                claim: claim.clone(),
-                lease_ms: node.lease_ms,
-                scope: Scope::of_job(organization, workspace, "operation"),
-            };
-            claimed.push((operation, lease));
+            let id = row.id.clone();
+            match taken_up(&tx, row, &claim, node).await {
+                Ok(taken_up) => claimed.push(taken_up),
+                // One that cannot be read must not keep the others from going on.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(operation.id = id, %error, "An operation does not go on: what is stored of it cannot be read");
+                }
+                Err(error) => return Err(error),
+            }
         }
         tx.commit().await?;
         Ok(claimed)
@@ -441,6 +441,16 @@ impl Store {
         status: OperationStatus,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
+        let row = tenant::row::<operation::Entity>(tx, &lease.scope, &lease.operation).await?;
+        let connection = row.connection.filter(|_| status == OperationStatus::Done);
+        let left = match &connection {
+            Some(connection) => still_uses(tx, connection).await?,
+            None => None,
+        };
+        let (status, reason) = match &left {
+            Some(left) => (OperationStatus::Failed, Some(left.as_str())),
+            None => (status, reason),
+        };
         operation::Entity::update_many()
             .col_expr(operation::Column::Status, Expr::value(status.as_str()))
             .col_expr(operation::Column::Reason, Expr::value(reason))
@@ -448,16 +458,29 @@ impl Store {
             .filter(lease.held())
             .exec(tx)
             .await?;
-        let row = tenant::row::<operation::Entity>(tx, &lease.scope, &lease.operation).await?;
-        let Some(connection) = row.connection.filter(|_| status == OperationStatus::Done) else {
-            return Ok(());
-        };
+        let Some(connection) = connection.filter(|_| left.is_none()) else { return Ok(()) };
         let gone = connection::Entity::delete_by_id(connection.as_str()).exec(tx).await?;
         if gone.rows_affected > 0 {
             self.audit(tx, &lease.scope, "connection.delete", &connection, json!({})).await?;
         }
         Ok(())
     }
+}
+
+/// Why a connection cannot go yet: numbers that were added while those that it had were given back.
+async fn still_uses(tx: &DatabaseTransaction, connection: &str) -> Result<Option<String>, StoreError> {
+    let left: Vec<String> = phone_number::Entity::find()
+        .select_only()
+        .column(phone_number::Column::E164)
+        .filter(phone_number::Column::Connection.eq(connection))
+        .order_by_asc(phone_number::Column::Id)
+        .limit(NAMED_MAX)
+        .into_tuple()
+        .all(tx)
+        .await?;
+    let reason =
+        || format!("numbers were added to the connection meanwhile: {}; remove it again", left.join(", "));
+    Ok((!left.is_empty()).then(reason))
 }
 
 /// Takes a number for an operation.
@@ -474,6 +497,26 @@ async fn take(tx: &DatabaseTransaction, number: &PhoneNumber, id: &OperationId) 
     }
     restate(tx, number.id.as_str(), Fault::Keep).await?;
     Ok(())
+}
+
+/// An operation that was just claimed, and the right to go on with it.
+async fn taken_up(
+    tx: &DatabaseTransaction,
+    row: operation::Model,
+    claim: &str,
+    node: &Node,
+) -> Result<(Operation, OperationLease), StoreError> {
+    let lines = lines_of(tx, &row.id).await?;
+    let organization = parse("operation.organization", &row.organization)?;
+    let workspace = parse("operation.workspace", &row.workspace)?;
+    let operation = entity(row, lines)?;
+    let lease = OperationLease {
+        operation: operation.id.clone(),
+        claim: claim.into(),
+        lease_ms: node.lease_ms,
+        scope: Scope::of_job(organization, workspace, "operation"),
+    };
+    Ok((operation, lease))
 }
 
 async fn lines_of(db: &impl ConnectionTrait, id: &str) -> Result<Vec<OperationLine>, StoreError> {

@@ -18,16 +18,22 @@ pub use settings::{Difference, Settings};
 pub const TRIES_MAX: u32 = 6;
 /// Looks for a number that may have been bought, before it is believed that it was not: lists lag behind.
 pub const LOOKS_MAX: u32 = 5;
+/// Looks for a number that the carrier says is bought: with their pauses, about an hour.
+pub const BOUGHT_LOOKS_MAX: u32 = 125;
 /// Purchases that are begun when the one before has left no trace.
 pub const PURCHASES_MAX: u32 = 3;
 /// Times that a setting is written which the carrier takes and does not keep.
 pub const WRITES_MAX: u32 = 3;
+/// Changes that fail one after the other, whatever is seen between them, after which the way back is taken.
+pub const CHANGES_MAX: u32 = 20;
 /// Refusals in a row to tell how a number stands that has been changed; somebody may mend the credentials meanwhile.
 pub const REFUSALS_MAX: u32 = 20;
 /// The first pause after a failure, ms. It doubles with each.
 pub const PAUSE_MS: u32 = 500;
 /// The longest pause, ms.
 pub const PAUSE_MS_MAX: u32 = 30_000;
+/// The longest that a carrier is left alone because it asks for that, ms.
+pub const AFTER_MS_MAX: u32 = 3_600_000;
 
 /// What is to become of a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +219,12 @@ pub struct Provisioning {
     /// Why not even the way back can be gone.
     stuck: Option<String>,
     failures: u32,
+    /// Changes in a row that were not answered as done. A look between them is no progress.
+    #[serde(default)]
+    failed_changes: u32,
+    /// Why changes are not tried any more, until it has been looked what became of the last.
+    #[serde(default)]
+    given_up: Option<String>,
     refusals: u32,
     looks: u32,
     purchases: u32,
@@ -240,6 +252,8 @@ impl Provisioning {
             why: None,
             stuck: None,
             failures: 0,
+            failed_changes: 0,
+            given_up: None,
             refusals: 0,
             looks: 0,
             purchases: 0,
@@ -343,6 +357,9 @@ impl Provisioning {
             }
             _ => (self.failures, self.refusals) = (0, 0),
         }
+        if self.changes() {
+            self.failed_changes = 0;
+        }
         match (self.stage.clone(), answer) {
             (Stage::Look, Answer::Looked(there)) => self.begin(there),
             (Stage::Prepare, Answer::Prepared(ours)) => self.prepared(ours),
@@ -358,6 +375,11 @@ impl Provisioning {
             (Stage::LookReleased, Answer::Looked(there)) => self.looked_released(there),
             (stage, answer) => panic!("{answer:?} is no answer in {stage:?}"),
         }
+    }
+
+    /// Whether the stage's request changes something at the carrier.
+    fn changes(&self) -> bool {
+        matches!(self.stage, Stage::Buy | Stage::Point | Stage::GiveBack { .. } | Stage::Release)
     }
 
     fn over(&mut self, outcome: Outcome) {
@@ -418,11 +440,11 @@ impl Provisioning {
             self.why = None;
             return self.pointed(Some(there));
         }
+        if self.bought {
+            return self.look_for_bought(Stage::LookBought);
+        }
         self.looks += 1;
         self.pause_ms = pause_ms(self.looks);
-        if self.bought {
-            return;
-        }
         if self.looks < LOOKS_MAX {
             self.stage = Stage::FindOrder;
             return;
@@ -437,16 +459,25 @@ impl Provisioning {
         }
     }
 
+    /// It is the account's and was not seen: it is looked for again, but not for ever.
+    fn look_for_bought(&mut self, stage: Stage) {
+        self.looks += 1;
+        if self.looks >= BOUGHT_LOOKS_MAX {
+            let reason =
+                "the carrier has sold the number and does not list it: look for it there, then take it back";
+            return self.over(Outcome::Unclear { reason: reason.into() });
+        }
+        self.pause_ms = pause_ms(self.looks);
+        self.stage = stage;
+    }
+
     fn pointed(&mut self, there: Option<There>) {
         let written = self.stage == Stage::Point;
         self.touched |= written;
         let Some(there) = there else {
             // What was just bought may be missing from a list once more; what was the account's before has been taken away.
             if self.bought || self.task == Task::Buy {
-                self.looks += 1;
-                self.pause_ms = pause_ms(self.looks);
-                self.stage = Stage::LookPointed;
-                return;
+                return self.look_for_bought(Stage::LookPointed);
             }
             return self.over(Outcome::Gone);
         };
@@ -462,6 +493,9 @@ impl Provisioning {
             }
             self.pause_ms = pause_ms(self.writes);
         }
+        if let Some(reason) = self.given_up.take() {
+            return self.not_pointed(reason);
+        }
         self.stage = if written { Stage::LookPointed } else { Stage::Point };
     }
 
@@ -470,7 +504,7 @@ impl Provisioning {
         if self.task == Task::Buy {
             return self.over(Outcome::Unclear { reason });
         }
-        (self.why, self.writes) = (Some(reason), 0);
+        (self.why, self.writes, self.failed_changes) = (Some(reason), 0, 0);
         self.stage = Stage::LookBack;
     }
 
@@ -540,24 +574,35 @@ impl Provisioning {
     /// The request was not answered, or with a failure that passes; `sent` if it may have been carried out.
     fn unanswered(&mut self, reason: String, sent: bool, after_ms: Option<u32>) {
         self.failures += 1;
-        self.pause_ms = pause_ms(self.failures).max(after_ms.unwrap_or(0));
+        if self.changes() {
+            self.failed_changes += 1;
+        }
+        let after_ms = after_ms.unwrap_or(0).min(AFTER_MS_MAX);
+        self.pause_ms = pause_ms(self.failures.max(self.failed_changes)).max(after_ms);
+        let given_up = self.changes() && self.failed_changes >= CHANGES_MAX;
         match self.stage {
             Stage::Buy if sent => {
                 (self.touched, self.looks) = (true, 0);
                 self.purchases += 1;
                 self.stage = Stage::FindOrder;
             }
+            Stage::Buy if given_up => self.not_sold(reason),
             // A change is more than one request at some carriers: the first may have been carried out, whatever became of the last.
             Stage::Point => {
                 self.touched = true;
+                self.given_up = given_up.then_some(reason);
                 self.stage = Stage::LookPointed;
             }
             Stage::GiveBack { .. } => {
                 self.touched = true;
+                self.stuck = given_up.then_some(reason);
                 self.stage = Stage::LookBack;
             }
-            Stage::Release if sent => {
+            Stage::Release if sent || given_up => {
                 self.touched = true;
+                if given_up {
+                    (self.why, self.looks) = (Some(reason), 0);
+                }
                 self.stage = Stage::LookReleased;
             }
             // An order that is known may be carried out whether or not we follow it.

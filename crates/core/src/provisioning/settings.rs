@@ -26,6 +26,13 @@ impl Settings {
         self.0.get(name).and_then(Option::as_deref)
     }
 
+    /// The settings as they may be shown, logged and audited, without others' passwords.
+    #[must_use]
+    pub fn shown(&self) -> Settings {
+        let shown = |value: &Option<String>| value.as_deref().map(shown);
+        Settings(self.0.iter().map(|(name, value)| (name.clone(), shown(value))).collect())
+    }
+
     /// Where a number differs from what is set here; what is not named here cannot differ.
     pub fn differences(&self, there: &Settings) -> Vec<Difference> {
         let differs = |(name, ours): (&String, &Option<String>)| {
@@ -70,6 +77,25 @@ impl Settings {
         };
         let back = ours.0.iter().filter(still_ours);
         Settings(back.map(|(name, _)| (name.clone(), before.get(name).map(Into::into))).collect())
+    }
+}
+
+impl Difference {
+    /// The difference as it may be shown, without others' passwords.
+    #[must_use]
+    pub fn shown(self) -> Difference {
+        let shown = |value: Option<String>| value.as_deref().map(shown);
+        Difference { ours: shown(self.ours), theirs: shown(self.theirs), setting: self.setting }
+    }
+}
+
+/// A setting's value without the user information of an address (RFC 3986 section 3.2.1): carriers take passwords there.
+fn shown(value: &str) -> String {
+    let Some((scheme, rest)) = value.split_once("://") else { return value.into() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://***{}", &rest[at..]),
+        None => value.into(),
     }
 }
 
@@ -123,6 +149,24 @@ mod tests {
         assert!(!ours.led_elsewhere(&ours));
         let unnamed = settings(&[("sms_url", Some("https://old"))]);
         assert!(!unnamed.led_elsewhere(&ours), "what we do not set stays as it is");
+    }
+
+    #[test]
+    fn passwords_in_addresses_are_not_shown() {
+        for (value, expected) in [
+            ("https://user:pass@old.example/voice?a=b@c", "https://***@old.example/voice?a=b@c"),
+            ("https://user:p@ss@old.example", "https://***@old.example"),
+            ("https://old.example/@voice", "https://old.example/@voice"),
+            ("https://old.example?user=a@b", "https://old.example?user=a@b"),
+            ("POST", "POST"),
+        ] {
+            let settings = settings(&[("voice_url", Some(value)), ("trunk", None)]);
+            assert_eq!(settings.shown().get("voice_url"), Some(expected));
+            assert_eq!(settings.shown().0["trunk"], None);
+            let difference =
+                Difference { setting: "voice_url".into(), ours: None, theirs: Some(value.into()) };
+            assert_eq!(difference.shown().theirs.as_deref(), Some(expected));
+        }
     }
 
     #[test]

@@ -453,6 +453,61 @@ fn each_step_looks_first() {
     }
 }
 
+/// Runs a task at a carrier that looks well and fails every change, and tells the longest pause.
+fn run_failing(task: Task, shown: &[(&str, Option<&str>)], failure: Failure) -> (Provisioning, u32) {
+    let (mut machine, mut longest_ms) = (Provisioning::new(task), 0);
+    for _ in 0..REQUESTS_MAX {
+        longest_ms = longest_ms.max(machine.pause_ms());
+        let Some(request) = machine.ask() else { return (machine, longest_ms) };
+        machine.told(match request {
+            Request::Look => Answer::Looked(Some(there(settings(shown)))),
+            Request::Prepare => Answer::Prepared(settings(OURS)),
+            _ => Answer::Failed(failure.clone()),
+        });
+    }
+    panic!("it does not end: {machine:?}")
+}
+
+#[test]
+fn changes_that_keep_failing_are_given_up() {
+    let ours = || settings(OURS);
+    let third = || settings(&[("voice", Some("https://third")), ("method", Some("GET"))]);
+    for failure in
+        [Failure::Passing { reason: "no".into(), after_ms: None }, Failure::Unknown { reason: "no".into() }]
+    {
+        for (task, shown, unclear) in [
+            (Task::TakeOver { previous: None }, OLD, false),
+            (Task::GiveBack { ours: ours(), previous: third() }, OURS, false),
+            (Task::Release, OURS, false),
+            // A part of it is given back by now.
+            (Task::GiveBack { ours: ours(), previous: settings(OLD) }, &OURS[..3], true),
+        ] {
+            let (machine, longest_ms) = run_failing(task, shown, failure.clone());
+            let reason = "no".to_owned();
+            let expected = if unclear { Outcome::Unclear { reason } } else { Outcome::Unchanged { reason } };
+            assert_eq!(machine.outcome(), Some(&expected), "{machine:?}");
+            assert!(longest_ms > PAUSE_MS, "a good look between them is no reason to hurry: {longest_ms}");
+        }
+    }
+}
+
+#[test]
+fn a_bought_number_that_never_shows_is_not_looked_for_without_end() {
+    let mut machine = Provisioning::new(Task::Buy);
+    let mut waited_ms = 0;
+    while let Some(request) = machine.ask() {
+        waited_ms += u64::from(machine.pause_ms());
+        assert!(waited_ms < 2 * 3_600_000, "it does not end: {machine:?}");
+        machine.told(match request {
+            Request::Look => Answer::Looked(None),
+            Request::Prepare => Answer::Prepared(settings(OURS)),
+            _ => Answer::Purchase(Purchase::Done),
+        });
+    }
+    assert!(matches!(machine.outcome(), Some(Outcome::Unclear { .. })), "{machine:?}");
+    assert!(waited_ms > 1_800_000, "lists may lag behind for long: {waited_ms}");
+}
+
 #[test]
 fn pauses_grow_and_the_carriers_wish_is_heeded() {
     let passing = |after_ms| Answer::Failed(Failure::Passing { reason: "429".into(), after_ms });
@@ -460,6 +515,7 @@ fn pauses_grow_and_the_carriers_wish_is_heeded() {
     assert_eq!(pause(vec![passing(None)]), PAUSE_MS);
     assert_eq!(pause(vec![passing(None), passing(None), passing(None)]), PAUSE_MS * 4);
     assert_eq!(pause(vec![passing(Some(7_000))]), 7_000);
+    assert_eq!(pause(vec![passing(Some(u32::MAX))]), AFTER_MS_MAX);
     assert_eq!(pause_ms(u32::MAX), PAUSE_MS_MAX);
 }
 

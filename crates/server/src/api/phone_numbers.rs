@@ -124,7 +124,7 @@ impl From<entity::PhoneNumber> for PhoneNumber {
             status: row.status,
             status_reason: row.status_reason,
             operation: row.operation.map(Into::into),
-            previous: row.route.map(|route| route.previous.0),
+            previous: row.route.map(|route| route.previous.shown().0),
             checked_at: row.checked_at_us.map(Time::from_us),
             revision: row.revision,
             created_at: Time::from_us(row.created_at_us),

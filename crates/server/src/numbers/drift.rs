@@ -25,7 +25,7 @@ const NUMBERS_AT_ONCE: u32 = 16;
 pub struct Checked {
     /// The number as it is here now.
     pub number: PhoneNumber,
-    /// The settings that are not as they should be, each with what it is in words.
+    /// The settings that are not as they should be, as they may be shown, each with what it is in words.
     pub differences: Vec<(Difference, &'static str)>,
 }
 
@@ -91,6 +91,7 @@ pub async fn check(app: &App, scope: &Scope, number: PhoneNumber) -> Result<Chec
     };
     let ours = ours(app, account, &number, &reached.connection.kind).await.about(&id)?;
     let differences = ours.differences(&Settings(found.routing.0));
+    let differences: Vec<_> = differences.into_iter().map(Difference::shown).collect();
     // Given back, it leads where it should.
     let given_back = number.route.as_ref().is_some_and(|route| !route.leads_here);
     let fault = fault(account, &differences).filter(|_| !given_back);

@@ -110,10 +110,23 @@ impl Drive {
             self.save(&Progress { line: Some((seq, &line)), steps: &steps, ..Progress::default() }).await?;
             steps = vec![self.ask(&mut line, request).await?];
         }
-        let end = Some(end(self.operation.kind, &line));
+        let end = Some(match self.is_left_alone(&line).await? {
+            true => LineEnd::Stays { leads_here: None, capabilities: None, fault: None },
+            false => end(self.operation.kind, &line),
+        });
         self.save(&Progress { line: Some((seq, &line)), steps: &steps, end, ended: None }).await?;
         self.operation.lines[seq] = line;
         Ok(())
+    }
+
+    /// Whether nothing of a number is ours that an agent's start could not point here: its webhooks were set by hand, and may lead here.
+    async fn is_left_alone(&self, line: &OperationLine) -> Result<bool, Stopped> {
+        let refused = matches!(line.machine.outcome(), Some(Outcome::Unchanged { .. }));
+        if self.operation.kind != OperationKind::Start || !refused || line.machine.ours().is_some() {
+            return Ok(false);
+        }
+        let number = self.app.store.number(self.lease.scope(), &line.number).await;
+        Ok(number.map_err(Stopped::Store)?.route.is_none())
     }
 
     async fn ask(&mut self, line: &mut OperationLine, request: Request) -> Result<OperationStep, Stopped> {
@@ -197,7 +210,9 @@ fn end(kind: OperationKind, line: &OperationLine) -> LineEnd {
         // What was added for it goes with it, but not what was bought and could not be pointed here.
         (Buy | Import, true) if !unclear => return LineEnd::Removed,
         (Buy | Import | TakeBack | Start, false) => Some(true),
+        // Nobody knows what it was left with: what is ours must not pass for what led there before, the next time.
         (Buy | Import, true) => Some(true),
+        (TakeBack | Start, true) if unclear => Some(true),
         (Stop, false) => Some(false),
         (TakeBack | Start | Stop | Remove | Release | Disconnect, true) => None,
     };
@@ -207,5 +222,46 @@ fn end(kind: OperationKind, line: &OperationLine) -> LineEnd {
         capabilities: there.map(|there| there.capabilities.clone()).filter(|found| !found.is_empty()),
         // A number that its carrier will not let go is as good as before.
         fault: failed.filter(|_| kind != Release || unclear),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use offhook_core::provisioning::{Provisioning, Task};
+
+    fn line(task: Task, outcome: Outcome) -> OperationLine {
+        OperationLine {
+            number: "num_01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
+            e164: "+14155550100".parse().unwrap(),
+            connection: "con_01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
+            machine: Provisioning::over_already(task, outcome),
+        }
+    }
+
+    #[test]
+    fn a_number_that_may_have_been_pointed_here_counts_as_leading_here() {
+        use OperationKind::{Buy, Import, Remove, Start, Stop, TakeBack};
+        let unclear = || Outcome::Unclear { reason: "no".into() };
+        let unchanged = || Outcome::Unchanged { reason: "no".into() };
+        for (kind, outcome, expected) in [
+            (Start, unclear(), Some(true)),
+            (TakeBack, unclear(), Some(true)),
+            (Buy, unclear(), Some(true)),
+            (Import, unclear(), Some(true)),
+            (Start, Outcome::Done, Some(true)),
+            (Start, unchanged(), None),
+            (TakeBack, unchanged(), None),
+            (Remove, unclear(), None),
+            (Stop, unclear(), None),
+            (Stop, Outcome::Done, Some(false)),
+        ] {
+            let LineEnd::Stays { leads_here, .. } =
+                end(kind, &line(Task::TakeOver { previous: None }, outcome.clone()))
+            else {
+                panic!("{kind} {outcome:?}: it goes")
+            };
+            assert_eq!(leads_here, expected, "{kind} {outcome:?}");
+        }
     }
 }

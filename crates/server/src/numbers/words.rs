@@ -54,6 +54,7 @@ pub fn leads_to(there: &There) -> String {
 
 /// The settings that lead somewhere, first those of calls.
 fn addresses(settings: &Settings) -> String {
+    let settings = settings.shown();
     let somewhere = settings.0.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     let addresses = somewhere.filter(|(_, value)| !value.bytes().all(|byte| byte.is_ascii_alphabetic()));
     let shown: Vec<String> = addresses.map(|(name, value)| format!("{name} {value}")).collect();
@@ -65,5 +66,5 @@ fn listed(settings: &Settings) -> String {
         Some(value) => format!("{name} {value}"),
         None => format!("{name} empty"),
     };
-    settings.0.iter().map(shown).collect::<Vec<_>>().join(", ")
+    settings.shown().0.iter().map(shown).collect::<Vec<_>>().join(", ")
 }

@@ -5,7 +5,7 @@ use axum::http::{Method, StatusCode};
 use offhook_core::Secret;
 use offhook_core::entity::Role;
 use offhook_sim::carrier::twilio::{ForSale, OwnedNumber, RestTrouble, TwilioSettings, TwilioSim, Which};
-use offhook_store::ConnectionSpec;
+use offhook_store::{ConnectionSpec, Page};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use tokio::time::Instant;
@@ -15,7 +15,9 @@ on_both!(
     an_imported_number_is_given_back_as_it_was,
     of_two_buyers_one_is_told_who_has_it,
     a_number_that_was_changed_at_the_carrier_is_taken_back,
+    passwords_in_others_addresses_are_given_back_and_not_shown,
     an_agent_is_started_and_stopped_step_by_step,
+    a_number_that_was_added_by_hand_is_as_well_as_before_a_start_that_is_refused,
     a_connection_goes_when_its_lines_may,
     a_carrier_that_is_busy_is_asked_again_and_that_is_shown,
     nobody_else_sees_or_does_any_of_it,
@@ -220,6 +222,31 @@ async fn a_number_that_was_changed_at_the_carrier_is_taken_back(house: House) {
     assert_eq!(exchange.setting(OWN, "status_callback").as_deref(), Some(""));
 }
 
+async fn passwords_in_others_addresses_are_given_back_and_not_shown(house: House) {
+    const THEIRS: &str = "https://user:hunter2@old.example/voice";
+    let exchange = Exchange::open(house).await;
+    exchange.sim.change_in_console(OWN, &[("VoiceUrl", THEIRS)]).unwrap();
+    let own = exchange.house.get(&format!("/api/connections/{}/numbers", exchange.connection)).await;
+    let begun = exchange.import(OWN).await;
+    let number = exchange.done(&begun).await;
+    let path = format!("/api/phone-numbers/{number}");
+    assert_eq!(exchange.number(&number).await["previous"]["voice_url"], "https://***@old.example/voice");
+    exchange.sim.change_in_console(OWN, &[("VoiceUrl", THEIRS)]).unwrap();
+    let checked = exchange.house.post(&format!("{path}/check"), json!({})).await;
+    assert_eq!(checked.json()["differences"][0]["theirs"], "https://***@old.example/voice");
+    exchange.done(&exchange.house.post(&format!("{path}/take-back"), json!({})).await).await;
+    exchange.house.patch(&path, json!({ "name": "desk" })).await;
+    let given_back = exchange.house.delete(&path).await;
+    exchange.done(&given_back).await;
+    assert_eq!(exchange.setting(OWN, "voice_url").as_deref(), Some(THEIRS));
+    let audit = exchange.house.app.store.audit_events(&exchange.house.scope(), &Page::first(50)).await;
+    let operation = exchange.house.get(&format!("/api/telephony/operations/{}", given_back.id())).await;
+    let audit = format!("{:?}", audit.unwrap().rows);
+    for shown in [own.text(), operation.text(), checked.text(), &audit] {
+        assert!(shown.contains("old.example") && !shown.contains("hunter2"), "{shown}");
+    }
+}
+
 async fn an_agent_is_started_and_stopped_step_by_step(house: House) {
     let exchange = Exchange::open(house).await;
     let imported = exchange.done(&exchange.import(OWN).await).await;
@@ -258,6 +285,18 @@ async fn an_agent_is_started_and_stopped_step_by_step(house: House) {
         log["items"][1]["steps"].as_array().unwrap().iter().map(|s| s["what"].as_str().unwrap()).collect();
     assert!(steps[0].starts_with("see whether the agent could take a call"), "{steps:#?}");
     assert!(steps.iter().any(|step| step.starts_with(&format!("point {OWN} here"))), "{steps:#?}");
+}
+
+async fn a_number_that_was_added_by_hand_is_as_well_as_before_a_start_that_is_refused(house: House) {
+    let exchange = Exchange::open(house).await;
+    let connection = format!("/api/connections/{}", exchange.connection);
+    exchange.house.patch(&connection, json!({ "secret": "not the auth token at all" })).await;
+    let added = exchange.house.post("/api/phone-numbers", exchange.wanted(OWN)).await.id();
+    let start = format!("/api/agents/{}/start", exchange.agent);
+    let started = exchange.over(&exchange.house.post(&start, json!({})).await).await;
+    assert_eq!(started["status"], "failed", "{started:#}");
+    let row = exchange.number(&added).await;
+    assert_eq!((&row["status"], &row["operation"]), (&json!("active"), &Value::Null), "{row:#}");
 }
 
 async fn a_connection_goes_when_its_lines_may(house: House) {

@@ -7,6 +7,7 @@ use offhook_store::{
     ConnectionSpec, LineEnd, LineNumber, NewLine, NewOperation, NumberSpec, OperationLease, Page, Progress,
     StoreError,
 };
+use sea_orm::ConnectionTrait;
 
 on_both![
     a_purchase_takes_its_number_before_it_is_made,
@@ -17,9 +18,12 @@ on_both![
     a_process_that_lost_an_operation_writes_nothing_of_it,
     an_agent_that_stands_still_has_inactive_lines,
     a_connection_goes_with_the_operation_that_removes_it,
+    a_connection_stays_with_a_number_that_was_added_meanwhile,
+    an_account_stays_while_its_numbers_lead_here,
     a_number_is_held_once_for_each_account,
     a_number_that_leads_elsewhere_is_in_error_until_it_is_back,
     numbers_are_due_for_a_look_once,
+    what_cannot_be_read_keeps_nothing_else_from_going_on,
 ];
 
 /// Longer than a lease of [`node`].
@@ -281,6 +285,44 @@ async fn a_connection_goes_with_the_operation_that_removes_it(db: Database) {
     assert!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
 }
 
+async fn a_connection_stays_with_a_number_that_was_added_meanwhile(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let new = NewOperation {
+        kind: OperationKind::Disconnect,
+        agent: None,
+        connection: Some(tenant.connection.id.clone()),
+        lines: vec![NewLine { number: known(&tenant), machine: Provisioning::new(Task::Release) }],
+    };
+    let (operation, lease) = db.store.begin_operation(&tenant.scope, &new, &node("a")).await.unwrap();
+    let added = number(&tenant.connection, &tenant.agent, "+14155550199");
+    db.store.create_number(&tenant.scope, &added).await.unwrap();
+    end(&db, &lease, &operation.lines[0], LineEnd::Removed, OperationStatus::Done).await;
+    let ended = db.store.operation(&tenant.scope, &operation.id).await.unwrap();
+    assert_eq!(ended.status, OperationStatus::Failed);
+    assert!(ended.reason.as_ref().is_some_and(|reason| reason.contains("+14155550199")), "{ended:?}");
+    db.store.connection(&tenant.scope, &tenant.connection.id).await.unwrap();
+    db.clock.advance_ms(LEASE_OVER_MS);
+    assert!(db.store.claim_operations(&node("b"), 10).await.unwrap().is_empty(), "it is over");
+}
+
+async fn an_account_stays_while_its_numbers_lead_here(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let id = &tenant.connection.id;
+    let move_to = async |account: &str| {
+        let now = db.store.connection(&tenant.scope, id).await.unwrap();
+        let spec = ConnectionSpec { account: Some(account.into()), ..twilio(&now.name) };
+        db.store.replace_connection(&tenant.scope, id, now.revision, &spec).await.map(|_| ())
+    };
+    move_to("AC2").await.expect("nothing was set in it");
+    let (operation, lease) = take_over(&db, &tenant).await;
+    let error = move_to("AC3").await.unwrap_err();
+    assert!(error.to_string().contains("+14155550100"), "{error}");
+    end(&db, &lease, &operation.lines[0], leads_here(), OperationStatus::Done).await;
+    let error = move_to("AC3").await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { what: "account", .. }), "{error:?}");
+    move_to("AC2").await.expect("it is the same account");
+}
+
 async fn a_number_is_held_once_for_each_account(db: Database) {
     let tenant = db.tenant("acme").await;
     let again = db.store.create_connection(&tenant.scope, &twilio("same account")).await.unwrap();
@@ -295,6 +337,19 @@ async fn a_number_is_held_once_for_each_account(db: Database) {
     assert_eq!((held[0].holder.as_str(), &held[0].number), ("workspace `main` has it", &None));
     let other = ConnectionSpec { account: Some("AC2".into()), ..twilio("other account") };
     let other = db.store.create_connection(&tenant.scope, &other).await.unwrap();
+    assert!(db.store.held_numbers(&tenant.scope, &other.id).await.unwrap().is_empty());
+
+    let telnyx = async |name: &str, key: &str| {
+        let config = serde_json::json!({ "public_key": key });
+        let spec = ConnectionSpec { kind: "telnyx".into(), account: None, config, ..twilio(name) };
+        db.store.create_connection(&tenant.scope, &spec).await.unwrap()
+    };
+    let (first, second) = (telnyx("first key", "key").await, telnyx("second key", "key").await);
+    db.store.create_number(&tenant.scope, &number(&first, &tenant.agent, "+14155550188")).await.unwrap();
+    let again = db.store.create_number(&tenant.scope, &number(&second, &tenant.agent, "+14155550188")).await;
+    assert!(matches!(again, Err(StoreError::Conflict { .. })), "{again:?}");
+    assert_eq!(db.store.held_numbers(&tenant.scope, &second.id).await.unwrap().len(), 1);
+    let other = telnyx("other key", "another").await;
     assert!(db.store.held_numbers(&tenant.scope, &other.id).await.unwrap().is_empty());
 }
 
@@ -323,4 +378,30 @@ async fn numbers_are_due_for_a_look_once(db: Database) {
     assert_eq!((due.len(), &due[0].1.id), (1, &tenant.number.id));
     assert_eq!(due[0].0.workspace(), &tenant.workspace.id);
     assert!(db.store.claim_unchecked(checked + 1, 10).await.unwrap().is_empty());
+}
+
+async fn what_cannot_be_read_keeps_nothing_else_from_going_on(db: Database) {
+    let tenant = db.tenant("acme").await;
+    let spec = number(&tenant.connection, &tenant.agent, "+14155550101");
+    let damaged = db.store.create_number(&tenant.scope, &spec).await.unwrap();
+    let take = async |id: &offhook_core::PhoneNumberId| {
+        let task = Task::TakeOver { previous: None };
+        begin(&db, &tenant, OperationKind::TakeBack, LineNumber::Known(id.clone()), task).await.unwrap()
+    };
+    let (broken, readable) = (take(&damaged.id).await, take(&tenant.number.id).await);
+    let raw = db.raw().await;
+    let damage = format!("UPDATE operation_line SET machine = '{{' WHERE operation = '{}'", broken.0.id);
+    raw.execute_unprepared(&damage).await.unwrap();
+    db.clock.advance_ms(LEASE_OVER_MS);
+    let claimed = db.store.claim_operations(&node("b"), 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|(operation, _)| &operation.id).collect::<Vec<_>>(), [&readable.0.id]);
+
+    end(&db, &claimed[0].1, &readable.0.lines[0], leads_here(), OperationStatus::Done).await;
+    let damage = format!(
+        "UPDATE phone_number SET leads_here = TRUE, operation = NULL, settings = '{{' WHERE id = '{}'",
+        damaged.id
+    );
+    raw.execute_unprepared(&damage).await.unwrap();
+    let due = db.store.claim_unchecked(i64::MAX, 10).await.unwrap();
+    assert_eq!(due.iter().map(|(_, number)| &number.id).collect::<Vec<_>>(), [&tenant.number.id]);
 }
