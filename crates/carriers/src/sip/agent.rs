@@ -310,7 +310,7 @@ impl Shared {
                 let number = reading::read(request, &seat.trunk).called;
                 let instance =
                     called.is_some_and(|uri| uri.params.get(register::INSTANCE) == Some(&seat.instance));
-                let user = called.is_some_and(|uri| settings.username.as_deref() == Some(uri.user));
+                let user = called.is_some_and(|uri| settings.registers_as(uri.user));
                 let listed = number.is_some_and(|number| settings.numbers.contains(&number));
                 let host = to.is_some_and(|to| to.host.eq_ignore_ascii_case(&settings.domain));
                 (instance, user, listed, host, settings.numbers.is_empty())

@@ -1,7 +1,7 @@
 //! Calls that come in over a trunk, message by message, from a far end that is written by hand.
 
 use crate::sip_peer::{FarCall, House, LIMIT, Peer, sdp, trunk};
-use offhook_carriers::sip::{EndedBy, Rejection, RtpLine, SipCall, SipError};
+use offhook_carriers::sip::{EndedBy, Rejection, RtpLine, SipCall, SipError, Trunk, TrunkId};
 use offhook_core::{E164, Secret};
 use tokio::time::timeout;
 
@@ -199,6 +199,16 @@ async fn what_cannot_be_taken_is_refused_before_anybody_hears_of_it() {
     let mut second = FarCall::new(&peer, "second");
     second.send("INVITE", "", &good).await;
     assert_ne!(peer.hear_status(503).await.header("retry-after"), "");
+}
+
+#[tokio::test]
+async fn a_number_as_user_name_brings_a_peer_nobody_s_calls() {
+    let named = trunk(|s| s.username = Some("+14155550101".into()));
+    let other = Trunk { id: TrunkId("con_another".into()), ..trunk(|_| {}) };
+    let mut house = House::with(vec![named, other]).await;
+    let peer = Peer::of(&house).await;
+    FarCall::new(&peer, "whose").send("INVITE", "", &sdp(4000, "sendrecv")).await;
+    assert_eq!(house.rings().await.trunk.0, "con_another");
 }
 
 #[tokio::test]

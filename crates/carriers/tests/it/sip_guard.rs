@@ -2,6 +2,7 @@
 
 use crate::sip_peer::{FarCall, House, LIMIT, Peer, sdp, trunk};
 use offhook_carriers::sip::{SipEvent, Transport, Trunk, TrunkId, TrunkSettings};
+use offhook_core::Secret;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -360,11 +361,18 @@ async fn bytes_of_all_kinds_break_nothing() {
 
 #[tokio::test]
 async fn two_trunks_of_one_network_are_told_apart() {
+    /// The port of a registrar that does not answer (RFC 863).
+    const NOBODY: u16 = 9;
     let of = |id: &str, change: fn(&mut TrunkSettings)| Trunk { id: TrunkId(id.into()), ..trunk(change) };
     let mut house = House::with(vec![
         of("con_any", |_| {}),
         of("con_number", |s| s.numbers = vec!["+14155550101".parse().unwrap()]),
-        of("con_user", |s| s.username = Some("ext7".into())),
+        Trunk {
+            password: Some(Secret::new("secret".into())),
+            ..of("con_user", |s| {
+                (s.register, s.username, s.port) = (true, Some("ext7".into()), Some(NOBODY))
+            })
+        },
         of("con_tcp", |s| (s.transport, s.domain) = (Transport::Tcp, "tcp.example".into())),
     ])
     .await;
