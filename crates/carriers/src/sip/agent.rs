@@ -297,9 +297,10 @@ impl Shared {
         _ = self.events.send(SipEvent::Trunk { id: id.clone(), state }).await;
     }
 
-    /// The trunk that a request comes over: those whose networks its source is in, told apart by what a registrar or a carrier
-    /// calls.
-    fn trunk_of(&self, request: &Request, from: IpAddr) -> Option<Arc<Trunk>> {
+    /// The trunks that a request may have come over, the likeliest first: those whose networks its source is in, told apart by
+    /// what a registrar or a carrier calls. Two organizations at one carrier have the same networks, and no settings of the one
+    /// may keep the other's calls from it: the owner tells which of them a number is.
+    fn trunks_of(&self, request: &Request, from: IpAddr) -> Vec<Arc<Trunk>> {
         let ids = self.guard.trunks_at(from);
         let seats = self.trunks.read().unwrap_or_else(|e| e.into_inner());
         let mut candidates: Vec<&Seat> = ids.iter().filter_map(|id| seats.get(id)).collect();
@@ -307,19 +308,25 @@ impl Shared {
             let uri = reading::request_uri(request);
             let called = UriRef::read(&uri);
             let to = value(request, "To").and_then(NameAddr::read).map(|to| to.uri);
+            // A registrar calls one of us by name, and nobody else.
+            let named = |seat: &Seat| {
+                let instance =
+                    called.is_some_and(|uri| uri.params.get(register::INSTANCE) == Some(&seat.instance));
+                let user = called.is_some_and(|uri| seat.trunk.settings.registers_as(uri.user));
+                (instance, user)
+            };
             let rank = |seat: &Seat| {
                 let settings = &seat.trunk.settings;
                 let number = reading::read(request, &seat.trunk).called;
-                let instance =
-                    called.is_some_and(|uri| uri.params.get(register::INSTANCE) == Some(&seat.instance));
-                let user = called.is_some_and(|uri| settings.registers_as(uri.user));
                 let listed = number.is_some_and(|number| settings.numbers.contains(&number));
                 let host = to.is_some_and(|to| to.host.eq_ignore_ascii_case(&settings.domain));
-                (instance, user, listed, host, settings.numbers.is_empty())
+                (named(seat), listed, host, settings.numbers.is_empty())
             };
             candidates.sort_by_cached_key(|seat| std::cmp::Reverse(rank(seat)));
+            let best = candidates.first().map(|seat| named(seat));
+            candidates.retain(|seat| Some(named(seat)) == best);
         }
-        candidates.first().map(|seat| seat.trunk.clone())
+        candidates.into_iter().map(|seat| seat.trunk.clone()).collect()
     }
 }
 
@@ -376,7 +383,10 @@ fn inside(shared: &Arc<Shared>, key: DialogKey, tx: Transaction) {
 fn outside(shared: &Arc<Shared>, tx: Transaction, hop: Hop) {
     let request = &tx.original;
     // Known networks, but of a trunk that has just gone: to them we are not here.
-    let Some(trunk) = shared.trunk_of(request, hop.address.ip()) else { return };
+    let trunks = shared.trunks_of(request, hop.address.ip());
+    if trunks.is_empty() {
+        return;
+    }
     let hops_left = value(request, "Max-Forwards").and_then(|hops| hops.parse::<u32>().ok());
     if hops_left == Some(0) {
         return reply(shared, tx, 483, Vec::new());
@@ -390,7 +400,7 @@ fn outside(shared: &Arc<Shared>, tx: Transaction, hop: Hop) {
             let shared = shared.clone();
             tokio::spawn(async move {
                 let _beginning = beginning;
-                incoming::invited(shared, tx, trunk, hop).await;
+                incoming::invited(shared, tx, trunks, hop).await;
             });
             return;
         }
