@@ -10,8 +10,8 @@ use crate::carrier::CarrierControl;
 use crate::carrier::sip::SipLeg;
 use crate::problem::{Kind, Problem, chain};
 use offhook_carriers::sip::{
-    EndedBy, Incoming, Listening, Rejection, RtpEvent, SipCall, SipError, SipEvent, Trunk, TrunkId,
-    TrunkState, UserAgent,
+    Contested, EndedBy, Incoming, Listening, Rejection, RtpEvent, SipCall, SipError, SipEvent, Trunk,
+    TrunkId, TrunkState, UserAgent,
 };
 use offhook_core::call::Input;
 use offhook_core::entity::{Connection, ConnectionStatus};
@@ -145,6 +145,9 @@ async fn listen(app: Arc<App>, mut told: mpsc::Receiver<SipEvent>) {
             SipEvent::Rings(incoming) => {
                 tokio::spawn(receive(app.clone(), incoming));
             }
+            SipEvent::Contested(contested) => {
+                tokio::spawn(settle(app.clone(), contested));
+            }
             SipEvent::Trunk { id, state } => {
                 match &state {
                     TrunkState::Down { reason } => {
@@ -159,6 +162,30 @@ async fn listen(app: Arc<App>, mut told: mpsc::Receiver<SipEvent>) {
                     app.trunks.states().insert(connection, state);
                 }
             }
+        }
+    }
+}
+
+/// Says which of several connections at one carrier a call belongs to: the oldest that has the number that each reads.
+async fn settle(app: Arc<App>, contested: Contested) {
+    for (at, (_, called)) in contested.trunks.iter().enumerate() {
+        let Some(number) = called else { continue };
+        if contested.trunks[..at].iter().any(|(_, asked)| asked == called) {
+            continue;
+        }
+        let targets = match app.store.numbers_for_ring("sip", None, number).await {
+            Ok(targets) => targets,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "Whose call it is remains open: the store failed");
+                return;
+            }
+        };
+        let chosen = targets.iter().find_map(|target| {
+            let id = TrunkId(target.connection.id.to_string());
+            contested.trunks.iter().any(|one| one.0 == id && one.1 == *called).then_some(id)
+        });
+        if let Some(id) = chosen {
+            return contested.choose(id);
         }
     }
 }

@@ -28,6 +28,8 @@ use tokio::time::Instant;
 const MAX_WAITING_REQUESTS: usize = 16;
 /// When those who call while we stop shall try again, seconds.
 const STOPPING_RETRY_AFTER_S: u32 = 30;
+/// How long an answer to a request outside calls may take to be on its way; who does not read by then does without.
+const REPLY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long registrars have to take our leave.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -300,9 +302,10 @@ impl Shared {
         _ = self.events.send(SipEvent::Trunk { id: id.clone(), state }).await;
     }
 
-    /// The trunk that a request comes over: those whose networks its source is in, told apart by what a registrar or a carrier
-    /// calls.
-    fn trunk_of(&self, request: &Request, from: IpAddr) -> Option<Arc<Trunk>> {
+    /// The trunks that a request may have come over, the likeliest first: those whose networks its source is in, told apart by
+    /// what a registrar or a carrier calls. Two organizations at one carrier have the same networks, and no settings of the one
+    /// may keep the other's calls from it: the owner tells which of them a number is.
+    fn trunks_of(&self, request: &Request, from: IpAddr) -> Vec<Arc<Trunk>> {
         let ids = self.guard.trunks_at(from);
         let seats = self.trunks.read().unwrap_or_else(|e| e.into_inner());
         let mut candidates: Vec<&Seat> = ids.iter().filter_map(|id| seats.get(id)).collect();
@@ -310,19 +313,25 @@ impl Shared {
             let uri = reading::request_uri(request);
             let called = UriRef::read(&uri);
             let to = value(request, "To").and_then(NameAddr::read).map(|to| to.uri);
+            // A registrar calls one of us by name, and nobody else.
+            let named = |seat: &Seat| {
+                let instance =
+                    called.is_some_and(|uri| uri.params.get(register::INSTANCE) == Some(&seat.instance));
+                let user = called.is_some_and(|uri| seat.trunk.settings.registers_as(uri.user));
+                (instance, user)
+            };
             let rank = |seat: &Seat| {
                 let settings = &seat.trunk.settings;
                 let number = reading::read(request, &seat.trunk).called;
-                let instance =
-                    called.is_some_and(|uri| uri.params.get(register::INSTANCE) == Some(&seat.instance));
-                let user = called.is_some_and(|uri| settings.username.as_deref() == Some(uri.user));
                 let listed = number.is_some_and(|number| settings.numbers.contains(&number));
                 let host = to.is_some_and(|to| to.host.eq_ignore_ascii_case(&settings.domain));
-                (instance, user, listed, host, settings.numbers.is_empty())
+                (named(seat), listed, host, settings.numbers.is_empty())
             };
             candidates.sort_by_cached_key(|seat| std::cmp::Reverse(rank(seat)));
+            let best = candidates.first().map(|seat| named(seat));
+            candidates.retain(|seat| Some(named(seat)) == best);
         }
-        candidates.first().map(|seat| seat.trunk.clone())
+        candidates.into_iter().map(|seat| seat.trunk.clone()).collect()
     }
 }
 
@@ -340,14 +349,23 @@ async fn serve(shared: Arc<Shared>, mut requests: TransactionReceiver) {
     while let Some(tx) = requests.recv().await {
         let Some(hop) = Wire::came_over(&tx) else { continue };
         match DialogKey::of(&tx.original) {
-            Some(key) => inside(&shared, key, tx).await,
-            None => outside(&shared, tx, hop).await,
+            Some(key) => inside(&shared, key, tx),
+            None => outside(&shared, tx, hop),
         }
     }
 }
 
+/// Answers in a task of its own: a stream whose far end does not read holds up nobody else's requests.
+fn reply(shared: &Arc<Shared>, mut tx: Transaction, status: u16, headers: Vec<Header>) {
+    let wire = shared.wire.clone();
+    tokio::spawn(async move {
+        // Whoever missed it asks again.
+        _ = tokio::time::timeout(REPLY_PATIENCE, wire.reply(&mut tx, status, headers)).await;
+    });
+}
+
 /// A request inside a dialog goes to its call.
-async fn inside(shared: &Arc<Shared>, key: DialogKey, mut tx: Transaction) {
+fn inside(shared: &Arc<Shared>, key: DialogKey, tx: Transaction) {
     let call = shared.dialogs.lock().unwrap_or_else(|e| e.into_inner()).get(&key).cloned();
     let refused = match call {
         // A call that is behind hears it again: the peer repeats what was not answered.
@@ -358,48 +376,49 @@ async fn inside(shared: &Arc<Shared>, key: DialogKey, mut tx: Transaction) {
         None => {
             // An OPTIONS with a tag of a call that is over asks about us all the same.
             if tx.original.method == Method::Options {
-                options(shared, &mut tx).await;
-                return;
+                return options(shared, tx);
             }
             tx
         }
     };
-    tx = refused;
-    shared.wire.reply(&mut tx, 481, Vec::new()).await;
+    reply(shared, refused, 481, Vec::new());
 }
 
 /// A request that begins something.
-async fn outside(shared: &Arc<Shared>, mut tx: Transaction, hop: Hop) {
+fn outside(shared: &Arc<Shared>, tx: Transaction, hop: Hop) {
     let request = &tx.original;
     // Known networks, but of a trunk that has just gone: to them we are not here.
-    let Some(trunk) = shared.trunk_of(request, hop.address.ip()) else { return };
+    let trunks = shared.trunks_of(request, hop.address.ip());
+    if trunks.is_empty() {
+        return;
+    }
     let hops_left = value(request, "Max-Forwards").and_then(|hops| hops.parse::<u32>().ok());
     if hops_left == Some(0) {
-        return shared.wire.reply(&mut tx, 483, Vec::new()).await;
+        return reply(shared, tx, 483, Vec::new());
     }
     let status = match request.method {
         Method::Invite => {
             let Some(beginning) = Beginning::of(shared, request) else {
                 // The same call by two ways (RFC 3261, section 8.2.2.2).
-                return shared.wire.reply(&mut tx, 482, Vec::new()).await;
+                return reply(shared, tx, 482, Vec::new());
             };
             let shared = shared.clone();
             tokio::spawn(async move {
                 let _beginning = beginning;
-                incoming::invited(shared, tx, trunk, hop).await;
+                incoming::invited(shared, tx, trunks, hop).await;
             });
             return;
         }
-        Method::Options => return options(shared, &mut tx).await,
+        Method::Options => return options(shared, tx),
         Method::Bye | Method::PRack | Method::Update | Method::Info => 481,
         // Boxes tell of waiting messages without being asked.
         Method::Notify => 489,
         _ => 405,
     };
-    shared.wire.reply(&mut tx, status, vec![Header::Allow(ALLOW.into())]).await;
+    reply(shared, tx, status, vec![Header::Allow(ALLOW.into())]);
 }
 
-async fn options(shared: &Arc<Shared>, tx: &mut Transaction) {
+fn options(shared: &Arc<Shared>, tx: Transaction) {
     let mut headers = vec![
         Header::Allow(ALLOW.into()),
         Header::Accept("application/sdp".into()),
@@ -413,7 +432,7 @@ async fn options(shared: &Arc<Shared>, tx: &mut Transaction) {
         }
         None => 200,
     };
-    shared.wire.reply(tx, status, headers).await;
+    reply(shared, tx, status, headers);
 }
 
 /// An INVITE on its way through us, so that its twin by another way is known.

@@ -214,7 +214,8 @@ impl Leg {
                     self.send_key(key);
                     Then::GoOn
                 }
-                () = &mut silent => {
+                // Whoever waits to be taken elsewhere is listened to by nobody.
+                () = &mut silent, if self.referring.is_none() => {
                     let text = Some(Pii::new("no audio and no RTCP".to_owned()));
                     Then::Leave(CallEnd { by: EndedBy::Silence, cause: None, text })
                 }

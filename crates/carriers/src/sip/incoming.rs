@@ -30,6 +30,8 @@ use tokio::time::Instant;
 pub const MAX_RINGING: Duration = Duration::from_secs(180);
 /// When we ask to be tried again where we are full, seconds.
 pub const RETRY_AFTER_S: u32 = 5;
+/// How long the owner may take to say whose call it is.
+const CHOICE_PATIENCE: Duration = Duration::from_secs(5);
 const TAG_CHARS: usize = 12;
 
 /// A call that waits for its answer. Dropped without one it is turned away as inactive.
@@ -107,9 +109,55 @@ impl From<u16> for Refusal {
     }
 }
 
+/// A call that several trunks may have brought: they have the same networks, and the call names none of them. Dropped without a
+/// choice it is the likeliest one's.
+#[derive(Debug)]
+pub struct Contested {
+    /// The trunks, the likeliest first, each with the number that is called in its way of reading.
+    pub trunks: Vec<(TrunkId, Option<E164>)>,
+    choice: oneshot::Sender<TrunkId>,
+}
+
+impl Contested {
+    /// Says whose call it is; it rings there if that trunk's rules let it.
+    pub fn choose(self, trunk: TrunkId) {
+        // Who waited too long has chosen.
+        _ = self.choice.send(trunk);
+    }
+}
+
+/// The trunk that brought a call: the owner chooses where several may have.
+async fn chosen(shared: &Shared, invite: &Request, trunks: &[Arc<Trunk>]) -> Option<Arc<Trunk>> {
+    let open: Vec<_> = trunks
+        .iter()
+        .map(|trunk| (trunk, reading::read(invite, trunk).called))
+        .filter(|(trunk, called)| takes(trunk, called.as_ref()))
+        .collect();
+    let likeliest = open.first().map(|(trunk, _)| *trunk).or(trunks.first()).cloned();
+    if open.len() < 2 {
+        return likeliest;
+    }
+    let (choice, chosen) = oneshot::channel();
+    let named = open.iter().map(|(trunk, called)| (trunk.id.clone(), called.clone())).collect();
+    if shared.events.try_send(SipEvent::Contested(Contested { trunks: named, choice })).is_err() {
+        return likeliest;
+    }
+    match tokio::time::timeout(CHOICE_PATIENCE, chosen).await {
+        Ok(Ok(id)) => trunks.iter().find(|trunk| trunk.id == id).cloned().or(likeliest),
+        Ok(Err(_)) | Err(_) => likeliest,
+    }
+}
+
+/// Whether a number is one that leads over this trunk.
+fn takes(trunk: &Trunk, called: Option<&E164>) -> bool {
+    let numbers = &trunk.settings.numbers;
+    numbers.is_empty() || called.is_some_and(|number| numbers.contains(number))
+}
+
 /// Takes an INVITE that begins a call to its end.
-pub(super) async fn invited(shared: Arc<Shared>, mut tx: Transaction, trunk: Arc<Trunk>, hop: Hop) {
+pub(super) async fn invited(shared: Arc<Shared>, mut tx: Transaction, trunks: Vec<Arc<Trunk>>, hop: Hop) {
     _ = tx.send_trying().await;
+    let Some(trunk) = chosen(&shared, &tx.original, &trunks).await else { return };
     match Ringing::begin(&shared, &tx, trunk, hop) {
         Ok((ringing, incoming)) => {
             // A full mailbox is an owner that is behind: another server may be quicker.
@@ -180,9 +228,7 @@ impl Ringing {
             return Err(Refusal(503, vec![Header::RetryAfter(seconds.to_string().into())]));
         }
         let Reading { ring, called, attributes, verstat } = reading::read(invite, &trunk);
-        if !settings.numbers.is_empty()
-            && called.as_ref().is_none_or(|number| !settings.numbers.contains(number))
-        {
+        if !takes(&trunk, called.as_ref()) {
             return Err(404.into());
         }
         let place = shared.place(&trunk.id).ok_or_else(retry_later)?;

@@ -35,7 +35,7 @@ pub use agent::UserAgent;
 pub use call::SipCall;
 pub use dial::{Dialling, NewCall, Progress};
 pub use guard::Dropped;
-pub use incoming::Incoming;
+pub use incoming::{Contested, Incoming};
 pub use outcome::{DialFailure, Outcome};
 pub use rtp::{RtpControl, RtpEvent, RtpLine, SourceFilter};
 pub use trunk::{
@@ -77,6 +77,8 @@ pub struct TlsListening {
 pub enum SipEvent {
     /// Somebody calls.
     Rings(Incoming),
+    /// Somebody calls, and it must be said over which trunk.
+    Contested(Contested),
     /// A trunk came or went.
     Trunk {
         /// Which one.

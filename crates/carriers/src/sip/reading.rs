@@ -106,7 +106,7 @@ fn callee(invite: &Request, request_uri: &str, settings: &TrunkSettings) -> (Opt
     let party = value(invite, "P-Called-Party-ID").and_then(NameAddr::read).map(|party| party.uri);
     let places = [UriRef::read(request_uri), to, party];
     // A registrar may put our own Contact there, and then the number is only in `To`.
-    let ours = |user: &str| settings.username.as_deref() == Some(user);
+    let ours = |user: &str| settings.registers_as(user);
     let users = || places.iter().flatten().map(|uri| uri.user).filter(|user| !user.is_empty());
     let numbers: Vec<E164> =
         users().filter(|user| !ours(user)).filter_map(|user| number(user, settings)).collect();
@@ -273,6 +273,10 @@ X-Telnyx-Session-ID: 00000000-0000-0000-0000-000000000001
             let change = change.unwrap_or(|_| {});
             assert_eq!(called(change, &invite(uri, to, more)).as_deref(), number, "{uri} {to}");
         }
+        // Only a registrar calls our name: a peer calls numbers, whatever name proves a call.
+        let named = |s: &mut TrunkSettings| s.username = Some("+14155550101".into());
+        let by_number = invite("sip:+14155550101@h", "<sip:+14155550102@h>", "");
+        assert_eq!(called(named, &by_number).as_deref(), Some("+14155550101"));
         // A number that is listed goes before one that is not, and an extension's only number before all doubt.
         let listed = |s: &mut TrunkSettings| s.numbers = vec!["+14155550102".parse().unwrap()];
         let two = invite("sip:+14155550101@h", "<sip:+14155550102@h>", "");

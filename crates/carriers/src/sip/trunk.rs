@@ -358,6 +358,11 @@ impl TrunkSettings {
         }
     }
 
+    /// Whether a registrar there calls us by this name. A peer's user name only proves calls: it says nothing about who is called.
+    pub fn registers_as(&self, user: &str) -> bool {
+        self.register && self.username.as_deref() == Some(user)
+    }
+
     /// The rules between the settings that their shapes do not hold.
     ///
     /// # Errors

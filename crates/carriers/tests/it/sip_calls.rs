@@ -1,8 +1,9 @@
 //! Calls that come in over a trunk, message by message, from a far end that is written by hand.
 
 use crate::sip_peer::{FarCall, House, LIMIT, Peer, sdp, trunk};
-use offhook_carriers::sip::{EndedBy, Rejection, RtpLine, SipCall, SipError};
+use offhook_carriers::sip::{EndedBy, Rejection, RtpLine, SipCall, SipError, SipEvent, Trunk, TrunkId};
 use offhook_core::{E164, Secret};
+use offhook_media::coding::Coding;
 use tokio::time::timeout;
 
 /// A call from the far end that we have answered.
@@ -199,6 +200,42 @@ async fn what_cannot_be_taken_is_refused_before_anybody_hears_of_it() {
     let mut second = FarCall::new(&peer, "second");
     second.send("INVITE", "", &good).await;
     assert_ne!(peer.hear_status(503).await.header("retry-after"), "");
+}
+
+#[tokio::test]
+async fn a_number_as_user_name_brings_a_peer_nobody_s_calls() {
+    let named = trunk(|s| s.username = Some("+14155550101".into()));
+    let other = Trunk { id: TrunkId("con_another".into()), ..trunk(|_| {}) };
+    let mut house = House::with(vec![named, other]).await;
+    let peer = Peer::of(&house).await;
+    FarCall::new(&peer, "whose").send("INVITE", "", &sdp(4000, "sendrecv")).await;
+    assert_eq!(house.rings().await.trunk.0, "con_another");
+}
+
+#[tokio::test]
+async fn of_two_trunks_at_one_carrier_the_owner_says_whose_call_it_is() {
+    let listing = |number: &str| trunk(|s| s.numbers = vec![number.parse().unwrap()]);
+    let of = |id: &str, trunk: Trunk| Trunk { id: TrunkId(id.into()), ..trunk };
+    let other_s_rules = trunk(|s| s.codecs = vec![offhook_carriers::sip::CodecName::Pcma]);
+    let mut house = House::with(vec![
+        of("con_a", listing("+14155550101")),
+        of("con_b", other_s_rules),
+        of("con_c", listing("+14155550999")),
+    ])
+    .await;
+    let peer = Peer::of(&house).await;
+    FarCall::new(&peer, "shared").send("INVITE", "", &sdp(4000, "sendrecv")).await;
+    let contested = loop {
+        if let SipEvent::Contested(contested) = timeout(LIMIT, house.events.recv()).await.unwrap().unwrap() {
+            break contested;
+        }
+    };
+    // Who lists other numbers cannot have brought it.
+    let ids: Vec<_> = contested.trunks.iter().map(|(id, _)| id.0.as_str()).collect();
+    assert_eq!(ids, ["con_a", "con_b"]);
+    contested.choose(TrunkId("con_b".into()));
+    let incoming = house.rings().await;
+    assert_eq!((incoming.trunk.0.as_str(), incoming.coding()), ("con_b", Coding::A_LAW));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use crate::sip_peer::{FarCall, House, LIMIT, Peer, sdp, trunk};
 use offhook_carriers::sip::{SipEvent, Transport, Trunk, TrunkId, TrunkSettings};
+use offhook_core::Secret;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -60,6 +61,32 @@ async fn a_stranger_s_stream_is_closed_without_a_word() {
     let _ = stream.write_all(b"OPTIONS sip:a SIP/2.0\r\n\r\n").await;
     let _ = timeout(LIMIT, stream.read_to_end(&mut heard)).await.expect("it stays open");
     assert_eq!(heard, b"");
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_read_holds_up_nobody() {
+    use tokio::io::AsyncWriteExt;
+    let mut listening = crate::sip_peer::listening();
+    listening.tcp = Some("127.0.0.1:0".parse().unwrap());
+    let house = House::listening(listening, vec![trunk(|_| {})]).await;
+    let peer = Peer::of(&house).await;
+    let mut deaf = connect(house.agent.listening().1.unwrap()).await;
+    // Answers bear what their requests did: they fill every buffer between us.
+    let long = "x".repeat(7_000);
+    let flood = async {
+        for n in 0..2_500 {
+            let mut far = FarCall::new(&peer, &format!("deaf{n}"));
+            far.branch = n;
+            let asked = far.request("OPTIONS", "", "").replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+            let asked = asked.replace(";tag=near", &format!(";x={long};tag=near"));
+            deaf.write_all(&crate::sip_peer::wire(&asked)).await.unwrap();
+        }
+    };
+    // It may be written to the end, or not: nobody reads the answers either way.
+    _ = timeout(Duration::from_secs(5), flood).await;
+    let mut far = FarCall::new(&peer, "other");
+    far.send("OPTIONS", "", "").await;
+    peer.hear_status(200).await;
 }
 
 async fn connect(address: std::net::SocketAddr) -> tokio::net::TcpStream {
@@ -360,11 +387,16 @@ async fn bytes_of_all_kinds_break_nothing() {
 
 #[tokio::test]
 async fn two_trunks_of_one_network_are_told_apart() {
+    /// The port of a registrar that does not answer (RFC 863).
+    const NOBODY: u16 = 9;
     let of = |id: &str, change: fn(&mut TrunkSettings)| Trunk { id: TrunkId(id.into()), ..trunk(change) };
     let mut house = House::with(vec![
         of("con_any", |_| {}),
         of("con_number", |s| s.numbers = vec!["+14155550101".parse().unwrap()]),
-        of("con_user", |s| s.username = Some("ext7".into())),
+        Trunk {
+            password: Some(Secret::new("secret".into())),
+            ..of("con_user", |s| (s.register, s.username, s.port) = (true, Some("ext7".into()), Some(NOBODY)))
+        },
         of("con_tcp", |s| (s.transport, s.domain) = (Transport::Tcp, "tcp.example".into())),
     ])
     .await;

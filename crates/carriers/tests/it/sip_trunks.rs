@@ -6,6 +6,7 @@ use offhook_carriers::sip::{
 };
 use offhook_carriers::{CallStatus, Verdict};
 use offhook_core::{Pii, Secret};
+use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -266,6 +267,24 @@ async fn a_transfer_is_followed_to_its_end() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_transfer_may_take_longer_than_a_call_may_be_silent() {
+    let (mut house, peer) = far_end(|s| s.silence_s = 1).await;
+    let mut far = FarCall::new(&peer, "patience");
+    far.send("INVITE", "", &sdp(4000, "sendrecv")).await;
+    let (call, _line) = house.rings().await.answer().await.unwrap();
+    far.established().await;
+    let referring = tokio::spawn(async move { call.refer(&"+14155550109".parse().unwrap()).await });
+    let refer = peer.hear_request("REFER").await;
+    peer.answer(&refer, "202 Accepted", "", "").await;
+    let goodbye = timeout(Duration::from_secs(3), peer.hear_request("BYE")).await;
+    assert!(goodbye.is_err(), "{goodbye:?}");
+    far.sequence += 1;
+    let more = "Event: refer\nSubscription-State: terminated\nContent-Type: message/sipfrag\n";
+    far.send("NOTIFY", more, "SIP/2.0 200 OK").await;
+    timeout(LIMIT, referring).await.unwrap().unwrap().unwrap();
 }
 
 /// Answers a REGISTER after a challenge; returns the one with the proof.

@@ -25,6 +25,8 @@ pub enum LineEvent {
     HungUp,
     /// The carrier ended the stream; what became of the call it tells in another way.
     Stopped,
+    /// The call is over; who ended it, and why, its signalling tells.
+    Over,
     /// The socket broke without a word.
     Lost,
 }
@@ -135,7 +137,7 @@ impl Line {
                 }
                 RtpEvent::Mark(name) => LineEvent::Mark(name),
                 RtpEvent::Key(key) => LineEvent::Key(key),
-                RtpEvent::Stopped => LineEvent::HungUp,
+                RtpEvent::Stopped => LineEvent::Over,
             },
         };
         if let (LineEvent::Audio, Some(way)) = (&event, &mut self.way) {

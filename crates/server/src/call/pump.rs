@@ -486,6 +486,10 @@ impl Pump {
                 self.line_heard_at = None;
                 self.tell(Input::MediaLost);
             }
+            LineEvent::Over => {
+                self.line = None;
+                self.line_heard_at = None;
+            }
             LineEvent::Lost => self.lost(),
         }
     }
@@ -603,6 +607,18 @@ mod tests {
             assert!((100..=102).contains(&ms), "{line:?}: {ms} ms");
         }
         assert_eq!(puppet.0.lock().unwrap().len(), 1, "it was asked once");
+    }
+
+    #[tokio::test]
+    async fn how_a_call_ended_is_left_to_its_signalling() {
+        let (facts, mut told) = mpsc::channel(FACTS_QUEUE);
+        let mut pump = Pump::new(Coding::MU_LAW, spoken_by(&[]), facts);
+        for (event, fact) in
+            [(LineEvent::Over, None), (LineEvent::HungUp, Some(Input::HungUp { by_caller: true }))]
+        {
+            pump.hear(event);
+            assert_eq!(last(&mut told), fact);
+        }
     }
 
     #[tokio::test]
