@@ -256,7 +256,7 @@ async fn number(
             "no agent answers it and it is forwarded nowhere: callers are turned away".into(),
             "give it an `inbound_agent`, or a `forward_to`",
         )),
-        _ => tell(well(about, "it leads here, and somebody answers it")),
+        _ => tell(well(about, "its account has it as far as could be asked, and somebody answers it")),
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Pbx {
 }
 
 impl Pbx {
-    /// Switches it on. Calls from `trusted`, extensions that have no password to give, are put through too.
+    /// Switches it on. Extensions register with a password; calls to them are put through from anybody.
     pub async fn start() -> Pbx {
         let folder = tempfile::tempdir().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
