@@ -1,7 +1,7 @@
 //! What can be set on an agent, as users write it, and what it comes to for one call. It does not know the store.
 
 use crate::abilities::AbilityConfig;
-use offhook_core::call::{CallPlan, Fallback, Greeting, Phrases, Timing};
+use offhook_core::call::{self, CallPlan, Fallback, Greeting, Phrases, Recording, Timing, Voicemail};
 use offhook_core::{E164, Language};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -210,6 +210,10 @@ impl AgentConfig {
             phrases: self.phrases.clone(),
             head_start: self.head_start,
             fallback: self.fallback_number.clone().map_or(Fallback::HangUp, Fallback::Forward),
+            opening: call::Opening::Agent,
+            destinations: Vec::new(),
+            voicemail: Voicemail::default(),
+            recording: Recording::Off,
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Speaker {
     Caller,
     /// The agent.
     Agent,
+    /// A person who was rung from the call.
+    Staff,
 }
 
 /// One line of the transcript. A line with a number that was noted before replaces it.

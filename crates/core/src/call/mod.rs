@@ -18,7 +18,10 @@ mod turn;
 mod words;
 
 pub use history::{Line, Speaker};
-pub use plan::{Ability, AbilityKind, CallPlan, Fallback, Greeting, Phrases, Timing};
+pub use plan::{
+    Ability, AbilityKind, Accept, CallPlan, Destination, Fallback, Greeting, Opening, Otherwise, Phrases,
+    Reach, Recording, Timing, Voicemail,
+};
 pub use speech::Purpose;
 pub use turn::TurnTiming;
 
@@ -102,6 +105,10 @@ counters! {
     SttId;
     /// One use of a tool.
     ToolId;
+    /// Somebody else's phone that was rung from this call.
+    LegId;
+    /// Something that only the person on such a phone hears.
+    TellId;
 }
 
 /// "By `ms` of a reply's audio, its text up to byte `bytes` has been spoken."
@@ -249,8 +256,106 @@ pub enum Input {
     },
     /// A person or the platform wants the call ended.
     HangUpOrdered,
+    /// The phone rings.
+    LegRinging {
+        /// Whose.
+        leg: LegId,
+    },
+    /// The phone was picked up, and media flows to it and from it.
+    LegUp {
+        /// Whose.
+        leg: LegId,
+    },
+    /// The phone is not on the line, or no more.
+    LegDown {
+        /// Whose.
+        leg: LegId,
+        /// Why.
+        how: LegEnd,
+    },
+    /// The person pressed a key.
+    LegKey {
+        /// Who.
+        leg: LegId,
+        /// `0`–`9`, `*`, `#`, `A`–`D`.
+        digit: char,
+    },
+    /// The person said something, settled.
+    LegSaid {
+        /// Who.
+        leg: LegId,
+        /// The words.
+        text: String,
+    },
+    /// What the person was told has been heard to its end.
+    Told {
+        /// What.
+        tell: TellId,
+    },
+    /// What the person was to be told cannot be said.
+    TellFailed {
+        /// What.
+        tell: TellId,
+    },
+    /// Caller and person hear each other.
+    Bridged {
+        /// Who.
+        leg: LegId,
+    },
+    /// They could not be connected; both are still on their lines.
+    BridgeFailed {
+        /// Who.
+        leg: LegId,
+    },
+    /// A person of ours wants to talk to the caller in the agent's place.
+    TakeOver {
+        /// Whom to ring.
+        reach: Reach,
+        /// The agent goes on listening and keeps the transcript.
+        notes: bool,
+    },
+    /// A person of ours has something for who talks to the caller: an instruction for the agent, or a word in the ear of the person.
+    Whisper {
+        /// The words.
+        text: String,
+    },
+    /// A person of ours stops or goes on recording.
+    RecordingOrdered {
+        /// Whether to go on.
+        on: bool,
+    },
     /// Nothing but time.
     Tick,
+}
+
+/// Why a phone that was rung is not on the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LegEnd {
+    /// It is engaged.
+    Busy,
+    /// Nobody picked it up in time.
+    NoAnswer,
+    /// It was rejected.
+    Refused,
+    /// It cannot be rung: no such number, no permission, no credit.
+    Failed,
+    /// A machine picked it up.
+    Machine,
+    /// The person hung up.
+    HungUp,
+    /// Its media broke.
+    Lost,
+}
+
+/// Something to hear while nobody talks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tone {
+    /// The tone of a phone that rings.
+    Ringback,
+    /// A soft tone every few seconds: the call is still there.
+    Waiting,
 }
 
 /// An order.
@@ -348,6 +453,65 @@ pub enum Command {
         /// To whom.
         to: E164,
     },
+    /// Ring somebody.
+    Dial {
+        /// As which leg.
+        leg: LegId,
+        /// Whom.
+        to: E164,
+        /// What they see; `None`: our number.
+        caller_id: Option<String>,
+        /// How long it may ring.
+        ring_ms: u32,
+        /// Their words matter: a recogniser listens to them.
+        listens: bool,
+    },
+    /// Say something to a person who was rung, whom the caller does not hear; in place of what they are being told.
+    Tell {
+        /// To whom.
+        leg: LegId,
+        /// What.
+        tell: TellId,
+        /// Which voice of the plan.
+        voice: u8,
+        /// The words.
+        text: String,
+    },
+    /// Hang up on a person who was rung, or stop ringing.
+    DropLeg {
+        /// Whom.
+        leg: LegId,
+    },
+    /// Let caller and person hear each other.
+    Bridge {
+        /// Whom.
+        leg: LegId,
+        /// Their audio must pass through here: it is recorded, or the agent listens. Otherwise the carrier may join them, and
+        /// the caller's media with us may end.
+        through_us: bool,
+    },
+    /// Let the caller hear a tone under everything that is said, from now on until another is ordered.
+    Tone {
+        /// Which; `None`: none.
+        tone: Option<Tone>,
+    },
+    /// Play the tone after which a message is recorded, as this reply.
+    Beep {
+        /// Which reply.
+        reply: ReplyId,
+    },
+    /// Play a recorded greeting, as this reply.
+    PlayAudio {
+        /// Which reply.
+        reply: ReplyId,
+        /// The greeting's name.
+        name: String,
+    },
+    /// Record what is said from now on, or do not.
+    Record {
+        /// Whether.
+        on: bool,
+    },
     /// Keep for the record: a line of the transcript, new or corrected.
     Note(Line),
     /// Keep for the record: the times of a turn whose answer has begun to be heard.
@@ -377,6 +541,19 @@ impl fmt::Display for Command {
             Command::SendDtmf { .. } => f.write_str("send dtmf"),
             Command::HangUp => f.write_str("hang up"),
             Command::Forward { .. } => f.write_str("forward"),
+            Command::Dial { leg, ring_ms, .. } => write!(f, "dial {} for {ring_ms} ms", leg.0),
+            Command::Tell { leg, tell, text, .. } => {
+                write!(f, "tell {} of {}, {} bytes", tell.0, leg.0, text.len())
+            }
+            Command::DropLeg { leg } => write!(f, "drop {}", leg.0),
+            Command::Bridge { leg, through_us: true } => write!(f, "bridge {} here", leg.0),
+            Command::Bridge { leg, through_us: false } => write!(f, "bridge {}", leg.0),
+            Command::Tone { tone: Some(tone) } => write!(f, "tone {tone:?}"),
+            Command::Tone { tone: None } => f.write_str("no tone"),
+            Command::Beep { reply } => write!(f, "beep as {}", reply.0),
+            Command::PlayAudio { reply, .. } => write!(f, "play audio as {}", reply.0),
+            Command::Record { on: true } => f.write_str("record"),
+            Command::Record { on: false } => f.write_str("do not record"),
             Command::Note(line) => write!(f, "note line {} of {:?}", line.number, line.speaker),
             Command::Timed(timing) => write!(f, "timed turn {}", timing.turn),
         }
@@ -397,8 +574,22 @@ pub enum EndedReason {
     MaxDuration,
     /// No provider was left; the caller heard an apology.
     ProvidersFailed,
-    /// The caller was connected to somebody else.
+    /// The caller was connected to somebody else, whom this line is forwarded to.
     Forwarded,
+    /// The agent connected the caller to a person.
+    Transferred,
+    /// A person of ours took the call over.
+    TakenOver,
+    /// The caller left a message.
+    VoicemailLeft,
+    /// The caller could have left a message and did not.
+    VoicemailEmpty,
+    /// The caller was told why nobody answers.
+    MessageTold,
+    /// Nobody was reached, and there was nothing else.
+    NobodyReached,
+    /// Two members were connected, without an agent.
+    MembersTalked,
     /// Media was lost and did not come back.
     MediaLost,
     /// The phone stopped ringing before media flowed.
@@ -590,6 +781,18 @@ impl Call {
             Input::TtsFailed { voice, may_pass } => self.tts_failed(voice, may_pass, out),
             Input::ToolDone { tool, result } => self.tool_done(tool, result, out),
             Input::HangUpOrdered => self.hang_up(EndedReason::Ordered, out),
+            Input::LegRinging { .. }
+            | Input::LegUp { .. }
+            | Input::LegDown { .. }
+            | Input::LegKey { .. }
+            | Input::LegSaid { .. }
+            | Input::Told { .. }
+            | Input::TellFailed { .. }
+            | Input::Bridged { .. }
+            | Input::BridgeFailed { .. }
+            | Input::TakeOver { .. }
+            | Input::Whisper { .. }
+            | Input::RecordingOrdered { .. } => self.dropped += 1,
             Input::Tick => {}
         }
         self.fire_due(out);

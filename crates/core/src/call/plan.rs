@@ -28,6 +28,132 @@ pub struct CallPlan {
     pub head_start: bool,
     /// What is done when the agent cannot go on.
     pub fallback: Fallback,
+    /// Whom the caller gets first.
+    #[serde(default)]
+    pub opening: Opening,
+    /// People whom the agent can connect the caller to, by the names that the model knows them by.
+    #[serde(default)]
+    pub destinations: Vec<Destination>,
+    /// How a message is taken, wherever one is.
+    #[serde(default)]
+    pub voicemail: Voicemail,
+    /// Whether what is said is recorded.
+    #[serde(default)]
+    pub recording: Recording,
+}
+
+/// Whom the caller gets first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opening {
+    /// The agent.
+    #[default]
+    Agent,
+    /// A person, who is rung while the caller hears it ring.
+    Reach(Reach),
+    /// Another member, whom the caller, who is one of ours and was rung by us, wants to talk to.
+    Member(Reach),
+    /// A sentence, and the call ends.
+    Message(String),
+    /// The voicemail.
+    Voicemail,
+}
+
+/// A person, or several in turn, to connect the caller to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// Whom to ring, one after the other; at least one.
+    pub to: Vec<E164>,
+    /// What they see: a number that may be shown by this line. `None`: our number.
+    pub caller_id: Option<String>,
+    /// How long each phone may ring.
+    pub ring_ms: u32,
+    /// What proves that a person has picked up, not a mailbox.
+    pub accept: Accept,
+    /// What they hear before they are asked to accept. `None`: nothing but the question, if there is one.
+    pub brief: Option<String>,
+    /// What becomes of the caller when nobody is reached.
+    pub otherwise: Otherwise,
+}
+
+/// What proves that a person has picked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accept {
+    /// That the phone was picked up.
+    Pickup,
+    /// The key 1.
+    Key,
+    /// The key 1, or words that say yes.
+    #[default]
+    KeyOrVoice,
+}
+
+/// What becomes of a caller when nobody is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Otherwise {
+    /// The agent talks to them: goes on, or begins.
+    #[default]
+    Agent,
+    /// They can leave a message.
+    Voicemail,
+    /// They hear this, and the call ends.
+    Message(String),
+}
+
+/// A person whom the agent can connect the caller to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// What the model calls them: `sales`.
+    pub name: String,
+    /// Who that is. Its `brief` is what stands before the agent's own summary.
+    pub reach: Reach,
+    /// They hear the agent's summary before they are connected.
+    pub warm: bool,
+}
+
+/// How a message is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Voicemail {
+    /// Said before the tone.
+    pub greeting: String,
+    /// The name of a recorded greeting, played in place of the spoken one.
+    pub greeting_audio: Option<String>,
+    /// The longest message.
+    pub longest_ms: u32,
+    /// Silence that ends a message.
+    pub silence_ms: u32,
+    /// Said when the message was taken and the caller is still there.
+    pub thanks: String,
+}
+
+impl Default for Voicemail {
+    fn default() -> Self {
+        Voicemail {
+            greeting: "We cannot take your call right now. Please leave a message after the tone.".into(),
+            greeting_audio: None,
+            longest_ms: 180_000,
+            silence_ms: 5_000,
+            thanks: "Thank you. Your message was recorded. Goodbye.".into(),
+        }
+    }
+}
+
+/// Whether what is said is recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recording {
+    /// Nothing is, but for messages that callers leave.
+    #[default]
+    Off,
+    /// From the first moment.
+    On,
+    /// From when the caller has heard this sentence.
+    Announced(String),
+    /// Nothing is, messages included: what is said must not be kept.
+    Never,
 }
 
 /// How the agent opens a call.
@@ -63,6 +189,10 @@ pub enum AbilityKind {
     HangUp,
     /// The call itself: sends digits (`{"digits": "1w2#"}`) down the line.
     SendDtmf,
+    /// The call itself: connects the caller to one of [`CallPlan::destinations`] (`{"to": "sales", "summary": "…"}`).
+    Transfer,
+    /// The call itself: stops and goes on recording (`{"on": false}`), so that card numbers are not kept.
+    Recording,
     /// Somebody outside; the result comes back as an input.
     External,
 }
@@ -146,6 +276,14 @@ pub struct Phrases {
     pub not_understood: String,
     /// Said when no provider is left.
     pub apology: String,
+    /// Said before somebody is rung, where the agent has said nothing itself.
+    pub connecting: String,
+    /// Said now and then while somebody's phone rings.
+    pub still_trying: String,
+    /// Said when nobody was reached and the agent goes on.
+    pub nobody_there: String,
+    /// What a person who was rung is asked, after the brief.
+    pub accept: String,
 }
 
 impl Default for Phrases {
@@ -156,6 +294,10 @@ impl Default for Phrases {
             fillers: vec!["One moment, please.".into(), "Just a second more.".into()],
             not_understood: "Sorry, I did not catch that. Could you say it again?".into(),
             apology: "I am sorry, something went wrong on our side.".into(),
+            connecting: "One moment, please. I am connecting you.".into(),
+            still_trying: "I am still trying to reach somebody. Thank you for waiting.".into(),
+            nobody_there: "I am sorry, nobody could be reached right now.".into(),
+            accept: "Press 1 to take the call.".into(),
         }
     }
 }

@@ -23,6 +23,14 @@ pub enum Purpose {
     Goodbye,
     /// Something broke.
     Apology,
+    /// That the call is recorded.
+    Announcement,
+    /// Something to hear before and while somebody is rung. Not shown to the model.
+    Connecting,
+    /// What is said around the message that a caller leaves.
+    Voicemail,
+    /// Why nobody answers.
+    Closed,
 }
 
 /// What follows when a reply has been heard to its end.

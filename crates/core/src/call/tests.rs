@@ -291,6 +291,10 @@ fn plan() -> CallPlan {
         phrases: Phrases::default(),
         head_start: true,
         fallback: Fallback::HangUp,
+        opening: Opening::Agent,
+        destinations: Vec::new(),
+        voicemail: Voicemail::default(),
+        recording: Recording::Off,
     }
 }
 

@@ -40,6 +40,7 @@ impl Call {
                     Some("ok".into())
                 }
                 Some(AbilityKind::SendDtmf) => Some(self.send_dtmf(&request.arguments, out)),
+                Some(AbilityKind::Transfer | AbilityKind::Recording) => Some("error: not available".into()),
                 Some(AbilityKind::External) => None,
             };
             match (result, ability) {

@@ -30,7 +30,11 @@ pub async fn run(args: Args) -> Result<()> {
     }
     let (call, divergence) = replay(plan, &lines);
     for line in call.transcript() {
-        let who = if line.speaker == Speaker::Caller { "caller" } else { "agent" };
+        let who = match line.speaker {
+            Speaker::Caller => "caller",
+            Speaker::Agent => "agent",
+            Speaker::Staff => "staff",
+        };
         println!(
             "{:>8.2} s  {who:<6}  {}{}",
             line.at.as_us() as f64 / 1e6,

@@ -124,6 +124,8 @@ mirrored! {
         Caller,
         /// The agent.
         Agent,
+        /// A person who was rung from the call.
+        Staff,
     }
     /// Why the agent spoke.
     LinePurpose = Purpose {
@@ -141,6 +143,14 @@ mirrored! {
         Goodbye,
         /// Something broke.
         Apology,
+        /// That the call is recorded.
+        Announcement,
+        /// Something to hear before and while somebody is rung.
+        Connecting,
+        /// What is said around the message that a caller leaves.
+        Voicemail,
+        /// Why nobody answers.
+        Closed,
     }
 }
 
@@ -346,6 +356,7 @@ fn finished(message: entity::Message, began_us: i64) -> Line {
         turn: message.turn,
         speaker: match message.role {
             MessageRole::Member => LineSpeaker::Caller,
+            MessageRole::Staff => LineSpeaker::Staff,
             _ => LineSpeaker::Agent,
         },
         purpose: None,

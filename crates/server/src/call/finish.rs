@@ -38,6 +38,7 @@ pub fn record(ending: Ending<'_>) -> FinishedCall {
         role: match line.speaker {
             Speaker::Caller => MessageRole::Member,
             Speaker::Agent => MessageRole::Agent,
+            Speaker::Staff => MessageRole::Staff,
         },
         text: Pii::new(line.text.clone()),
         heard: line.cut.then(|| Pii::new(line.text.clone())),

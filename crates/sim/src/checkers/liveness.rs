@@ -55,6 +55,14 @@ impl Liveness {
             EndedReason::NeverConnected => self.never_connected || scene.node > 0,
             EndedReason::Ordered => self.ordered,
             EndedReason::CarrierHungUp => scene.over_at.is_some(),
+            // Nobody is rung and no message is taken in these calls.
+            EndedReason::Transferred
+            | EndedReason::TakenOver
+            | EndedReason::VoicemailLeft
+            | EndedReason::VoicemailEmpty
+            | EndedReason::MessageTold
+            | EndedReason::NobodyReached
+            | EndedReason::MembersTalked => false,
             // The machine never says so of itself.
             EndedReason::OffhookFailed => false,
         }

@@ -27,7 +27,7 @@ use dice::Dice;
 use node::Node;
 use offhook_core::call::{
     Ability, AbilityKind, Anchor, AskId, CallPlan, CallTime, Command, EndedReason, Fallback, Greeting, Input,
-    Phrases, ReplyId, SttId, Timer, Timing, ToolId, log,
+    Opening, Phrases, Recording, ReplyId, SttId, Timer, Timing, ToolId, Voicemail, log,
 };
 use offhook_core::{Language, ToolSpec};
 use options::GreetingKind;
@@ -73,7 +73,7 @@ pub struct Stats {
     /// Facts that came for things that were no more.
     pub dropped: u64,
     /// How the calls ended, by [`EndedReason`] in its order.
-    pub ended: [u64; 10],
+    pub ended: [u64; 18],
 }
 
 /// What a checker found.
@@ -616,7 +616,16 @@ impl<'t> World<'t> {
                 self.stats.thrown_away += u64::from(timing.thrown_away);
                 self.stats.gap_ms += u64::from(timing.playout.since_ms(timing.speech_end));
             }
-            Command::SendDtmf { .. } | Command::Note(_) => {}
+            Command::SendDtmf { .. }
+            | Command::Note(_)
+            | Command::Dial { .. }
+            | Command::Tell { .. }
+            | Command::DropLeg { .. }
+            | Command::Bridge { .. }
+            | Command::Tone { .. }
+            | Command::Beep { .. }
+            | Command::PlayAudio { .. }
+            | Command::Record { .. } => {}
         }
     }
 
@@ -850,6 +859,10 @@ fn plan(options: &options::PlanOptions) -> CallPlan {
         } else {
             Fallback::HangUp
         },
+        opening: Opening::Agent,
+        destinations: Vec::new(),
+        voicemail: Voicemail::default(),
+        recording: Recording::Off,
     }
 }
 

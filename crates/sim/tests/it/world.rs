@@ -1,8 +1,8 @@
 //! Ring 1: many whole calls, the seeds that once found something, and the bugs that every checker must find.
 
 use offhook_core::call::{
-    Ability, AbilityKind, Anchor, AskId, Call, CallPlan, CallTime, Fallback, Greeting, Input, Phrases,
-    ReplyId, SttId, Timing, ToolId,
+    Ability, AbilityKind, Anchor, AskId, Call, CallPlan, CallTime, Fallback, Greeting, Input, Opening,
+    Phrases, Recording, ReplyId, SttId, Timing, ToolId, Voicemail,
 };
 use offhook_core::{Language, ToolRequest, ToolSpec};
 use offhook_sim::world::{self, Plant};
@@ -161,6 +161,10 @@ fn any_plan(rng: &mut ChaCha8Rng) -> CallPlan {
         phrases: Phrases::default(),
         head_start: rng.random_range(0..2) == 0,
         fallback: Fallback::HangUp,
+        opening: Opening::Agent,
+        destinations: Vec::new(),
+        voicemail: Voicemail::default(),
+        recording: Recording::Off,
     }
 }
 
