@@ -24,6 +24,7 @@ on_both!(
     a_carrier_that_is_busy_is_asked_again_and_that_is_shown,
     nobody_else_sees_or_does_any_of_it,
     the_accounts_own_sip_trunk_is_set_up_and_taken_down,
+    a_number_falls_back_to_a_document_elsewhere_where_one_is_set,
 );
 
 const ACCOUNT: &str = "AC00000000000000000000000000000001";
@@ -460,4 +461,22 @@ async fn the_accounts_own_sip_trunk_is_set_up_and_taken_down(house: House) {
         StatusCode::NO_CONTENT,
         "there is nothing left to do"
     );
+}
+
+async fn a_number_falls_back_to_a_document_elsewhere_where_one_is_set(house: House) {
+    const ELSEWHERE: &str = "https://handler.example/put-through";
+    let exchange = Exchange::open(house).await;
+    let id = exchange.done(&exchange.import(OWN).await).await;
+    let fallback = || exchange.setting(OWN, "voice_fallback_url").unwrap();
+    assert_eq!(fallback(), "https://offhook.example/hooks/twilio/voice-fallback");
+    let config = json!({ "api_base": exchange.sim.base_url(), "fallback_url": ELSEWHERE });
+    let path = format!("/api/connections/{}", exchange.connection);
+    assert_eq!(exchange.house.patch(&path, json!({ "config": config })).await.status, StatusCode::OK);
+    // What is set is not what shall be: that is told, and put right with one request.
+    exchange.house.post(&format!("/api/phone-numbers/{id}/check"), json!({})).await;
+    let number = exchange.number(&id).await;
+    assert!(number["status_reason"].as_str().unwrap().contains(ELSEWHERE), "{number:#}");
+    let taken = exchange.house.post(&format!("/api/phone-numbers/{id}/take-back"), json!({})).await;
+    exchange.done(&taken).await;
+    assert_eq!(fallback(), ELSEWHERE);
 }
