@@ -4,6 +4,7 @@
 pub mod call;
 mod chat;
 pub mod entity;
+pub mod hours;
 mod id;
 mod language;
 pub mod limits;
