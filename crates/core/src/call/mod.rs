@@ -1031,7 +1031,14 @@ impl Call {
 
     /// Why the call ends: what became of it says more than who hung up.
     fn outcome(&self, reason: EndedReason) -> EndedReason {
+        use EndedReason::{NobodyReached, VoicemailEmpty, VoicemailLeft};
         let hung_up = matches!(reason, EndedReason::CallerHungUp | EndedReason::CarrierHungUp);
+        if let Some(came_to @ (VoicemailLeft | VoicemailEmpty | NobodyReached)) = self.ending
+            && hung_up
+        {
+            // Who does not wait for the word of thanks has left a message all the same.
+            return came_to;
+        }
         match &self.floor {
             Floor::Bridged(bridge) if hung_up => bridge.done(),
             Floor::Mailbox(mailbox)

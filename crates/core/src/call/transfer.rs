@@ -319,6 +319,8 @@ impl Call {
     /// The caller is the agent's again, or for the first time.
     fn back_to_agent(&mut self, errand: Errand, how: LegEnd, out: &mut Out) {
         self.active_at = self.now;
+        // Up to now the caller has heard a tone.
+        self.silent_since = self.now;
         self.tell_model(&errand, how);
         if self.broken {
             self.give_up(out);
