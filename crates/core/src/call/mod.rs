@@ -970,6 +970,10 @@ impl Call {
                     self.release_answer(out);
                 }
                 self.play_ready(out);
+                if let Some(reason) = self.ending.filter(|_| self.replies.is_empty()) {
+                    // The call was for last words, and there are none.
+                    self.hang_up(reason, out);
+                }
             }
             Phase::Lost(_) => {
                 self.phase = Phase::Up;

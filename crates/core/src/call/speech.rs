@@ -647,6 +647,11 @@ impl Call {
             if before.held {
                 continue;
             }
+            if let Sound::Recorded(_) = before.sound {
+                // Where it broke off nobody knows: from its beginning.
+                self.play_sound(before.purpose, before.sound, out);
+                continue;
+            }
             let rest = before.unheard_text(heard_ms).to_string();
             if rest.is_empty() || !before.needs_voice() {
                 if let Some(line) = self.history.settle(before.id, before.heard_text(heard_ms), false) {

@@ -137,6 +137,35 @@ fn a_recorded_greeting_is_played_in_place_of_the_spoken_one() {
 }
 
 #[test]
+fn a_recorded_greeting_that_a_dead_node_had_begun_is_played_anew() {
+    let mut recorded = mailbox();
+    recorded.voicemail.greeting_audio = Some("holiday".into());
+    check_with(
+        recorded,
+        &[(1_000, NodeDies), (1_500, Connected), (6_000, HangsUp)],
+        expect![[r#"
+             0 plays holiday
+          1500 plays holiday
+          3510 beeps
+          4020 records
+        VoicemailEmpty
+        asked 0 times, last with: "#]],
+    );
+}
+
+#[test]
+fn a_call_for_a_sentence_that_is_empty_ends_at_once() {
+    check_with(
+        CallPlan { opening: Opening::Message(" ".into()), ..plan() },
+        &[(1_000, Waits)],
+        expect![[r#"
+                 0 hangs up
+            MessageTold
+            asked 0 times, last with: "#]],
+    );
+}
+
+#[test]
 fn a_message_is_taken_without_voice_and_recogniser() {
     check_with(
         mailbox(),
