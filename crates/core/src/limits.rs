@@ -20,6 +20,10 @@ pub const THROWN_AWAY_PER_TURN: u8 = 2;
 pub const HISTORY_ITEMS: usize = 400;
 /// Anchors kept of one reply.
 pub const ANCHORS_PER_REPLY: usize = 2_000;
+/// Bytes of the summary that a person hears before they take a call; longer ones are cut.
+pub const SUMMARY_BYTES: usize = 1_000;
+/// Milliseconds that a person's phone may ring.
+pub const RING_MS: u32 = 120_000;
 /// DTMF digits kept of one entry.
 pub const DTMF_DIGITS: usize = 64;
 /// Timers that may fire at one instant; more would be a loop in the machine.

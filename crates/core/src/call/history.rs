@@ -49,6 +49,9 @@ struct Item {
     tools: Vec<ToolUse>,
     /// The line will not change any more.
     settled: bool,
+    /// What the model is shown in place of the line.
+    #[serde(default)]
+    shown: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,23 +81,57 @@ pub(super) struct History {
 }
 
 impl History {
-    /// The caller's turn is over. A turn whose line was taken back keeps that line's number.
-    pub(super) fn caller_said(&mut self, turn: u32, at: CallTime, text: &str, number: Option<u32>) -> Line {
-        let number = number.unwrap_or_else(|| {
-            self.last_line += 1;
-            self.last_line
-        });
+    /// The caller's turn is over. A turn whose line was taken back keeps that line's number; keys that are `secret` are
+    /// for the model only.
+    pub(super) fn caller_said(
+        &mut self,
+        turn: u32,
+        at: CallTime,
+        text: &str,
+        number: Option<u32>,
+        secret: bool,
+    ) -> Line {
+        let (text, shown) =
+            if secret { (without_keys(text), Some(text.to_string())) } else { (text.to_string(), None) };
+        let number = number.unwrap_or_else(|| self.next_line());
+        let line = Line { number, turn, speaker: Speaker::Caller, purpose: None, at, text, cut: false };
+        self.items.push(Item { line: line.clone(), reply: None, tools: Vec::new(), settled: true, shown });
+        line
+    }
+
+    /// A person said something to the caller.
+    pub(super) fn staff_said(&mut self, turn: u32, at: CallTime, text: &str) -> Line {
+        let number = self.next_line();
+        let text = text.to_string();
+        let shown = Some(format!("(A colleague said to the caller: {text})"));
+        let line = Line { number, turn, speaker: Speaker::Staff, purpose: None, at, text, cut: false };
+        self.items.push(Item { line: line.clone(), reply: None, tools: Vec::new(), settled: true, shown });
+        line
+    }
+
+    /// The model is told something that nobody said: it is no line.
+    pub(super) fn aside(&mut self, text: &str) {
         let line = Line {
-            number,
-            turn,
-            speaker: Speaker::Caller,
+            number: 0,
+            turn: 0,
+            speaker: Speaker::Agent,
             purpose: None,
-            at,
-            text: text.to_string(),
+            at: CallTime::ZERO,
+            text: String::new(),
             cut: false,
         };
-        self.items.push(Item { line: line.clone(), reply: None, tools: Vec::new(), settled: true });
-        line
+        let shown = Some(text.to_string());
+        self.items.push(Item { line, reply: None, tools: Vec::new(), settled: true, shown });
+    }
+
+    fn next_line(&mut self) -> u32 {
+        self.last_line += 1;
+        self.last_line
+    }
+
+    /// The caller has said something.
+    pub(super) fn has_caller(&self) -> bool {
+        self.items.iter().any(|i| i.line.speaker == Speaker::Caller)
     }
 
     /// The caller's turn was not over after all: takes its line back and gives its number.
@@ -118,7 +155,7 @@ impl History {
             text: String::new(),
             cut: false,
         };
-        self.items.push(Item { line, reply, tools: Vec::new(), settled: false });
+        self.items.push(Item { line, reply, tools: Vec::new(), settled: false, shown: None });
     }
 
     /// What a reply had still to say goes on under another id, in its place and with its tools.
@@ -132,7 +169,7 @@ impl History {
         let tools = std::mem::take(&mut self.items[at].tools);
         let line =
             Line { number: self.last_line, text: String::new(), cut: false, ..self.items[at].line.clone() };
-        self.items.insert(at + 1, Item { line, reply: Some(after), tools, settled: false });
+        self.items.insert(at + 1, Item { line, reply: Some(after), tools, settled: false, shown: None });
     }
 
     /// So much of a reply was heard, and no more will be. Returns the line, unless nothing was heard of it.
@@ -174,17 +211,18 @@ impl History {
         }));
     }
 
-    /// A tool answered. The first answer counts.
-    pub(super) fn tool_result(&mut self, tool: ToolId, result: &str) {
+    /// A tool answered. The first answer counts; says whether this is it.
+    pub(super) fn tool_result(&mut self, tool: ToolId, result: &str) -> bool {
         let mut uses = self.items.iter_mut().rev().flat_map(|i| i.tools.iter_mut());
-        if let Some(used) = uses.find(|u| u.tool == tool && u.result.is_none()) {
-            used.result = Some(cut_at(result, limits::TOOL_RESULT_BYTES).to_string());
-        }
+        let Some(used) = uses.find(|u| u.tool == tool && u.result.is_none()) else { return false };
+        used.result = Some(cut_at(result, limits::TOOL_RESULT_BYTES).to_string());
+        true
     }
 
     /// Whether the last thing done was using tools that have all answered, and the model has not been told.
     pub(super) fn ends_with_tools(&self) -> bool {
-        self.items.last().is_some_and(|i| !i.tools.is_empty() && i.tools.iter().all(|t| t.result.is_some()))
+        let last = self.items.iter().rev().find(|i| i.line.number > 0);
+        last.is_some_and(|i| !i.tools.is_empty() && i.tools.iter().all(|t| t.result.is_some()))
     }
 
     /// Whether a tool has answered after what was said since, and no model has been shown its answer.
@@ -207,7 +245,13 @@ impl History {
         messages.push(ChatMessage::System { text: told.instructions.to_string() });
         messages.extend(told.opening.map(|text| ChatMessage::User { text: text.to_string() }));
         for item in &self.items[skipped..] {
-            if item.line.purpose == Some(Purpose::Filler) {
+            if matches!(item.line.purpose, Some(Purpose::Filler | Purpose::Connecting))
+                && item.tools.is_empty()
+            {
+                continue;
+            }
+            if let Some(text) = &item.shown {
+                messages.push(ChatMessage::User { text: text.clone() });
                 continue;
             }
             if item.line.speaker == Speaker::Caller {
@@ -262,6 +306,21 @@ impl History {
         }
     }
 }
+
+/// What was said, with a word in place of the keys that were pressed.
+fn without_keys(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, keys)) = rest.split_once(PRESSED) {
+        out.push_str(before);
+        out.push_str("(pressed keys)");
+        rest = keys.split_once(')').map_or("", |(_, after)| after);
+    }
+    out + rest
+}
+
+/// How keys stand among words.
+pub(super) const PRESSED: &str = "(pressed ";
 
 /// The longest beginning of a text that fits into so many bytes.
 pub(super) fn cut_at(text: &str, bytes: usize) -> &str {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 
 /// Raised whenever the same inputs may lead to other commands. A log names the revision it was written by.
-pub const LOG_REVISION: u32 = 2;
+pub const LOG_REVISION: u32 = 3;
 
 /// One line of the log: an input and what the machine made of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

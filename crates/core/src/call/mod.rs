@@ -12,9 +12,12 @@ mod history;
 pub mod log;
 mod plan;
 mod provider;
+mod recording;
 mod speech;
 mod tools;
+mod transfer;
 mod turn;
+mod voicemail;
 mod words;
 
 pub use history::{Line, Speaker};
@@ -31,6 +34,7 @@ use speech::{Reply, Then};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use transfer::Errand;
 
 /// Microseconds since the call began to ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -633,6 +637,12 @@ pub enum Timer {
     Media,
     /// The carrier did not report the end.
     Ending,
+    /// The next step towards a person is due: nobody picked up, answered or was connected in time.
+    Person,
+    /// A caller who waits for a person is due a word.
+    Word,
+    /// The next step of taking a message is due.
+    Mailbox,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -646,10 +656,25 @@ enum Phase {
     Ended,
 }
 
+/// Who talks to the caller.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Floor {
+    /// The agent, or its last words.
+    Agent,
+    /// Nobody: a person is being reached.
+    Reaching(Box<transfer::Attempt>),
+    /// A person.
+    Bridged(transfer::Bridge),
+    /// A machine that takes a message.
+    Mailbox(voicemail::Mailbox),
+}
+
 /// How long the phone may ring before media flows.
 const RINGING_MS: u32 = 60_000;
 /// How long the carrier may take to report the end of a call.
 const ENDING_MS: u32 = 5_000;
+/// What the model would have been told of what it began and the end of the call cut off.
+const CALL_ENDED: &str = "error: the call ended";
 /// How long last words may take.
 const LAST_WORDS_MS: u32 = 20_000;
 /// When the longest duration is over, what is being said goes on for so long at most, to the end of a clause.
@@ -666,6 +691,16 @@ pub struct Call {
     next_ask: AskId,
     next_stt: SttId,
     next_tool: ToolId,
+    next_leg: LegId,
+    next_tell: TellId,
+    floor: Floor,
+    /// What the caller hears under everything that is said.
+    tone: Option<Tone>,
+    tape: recording::Tape,
+    /// The agent has had the floor.
+    begun: bool,
+    /// The agent cannot go on, but does not have the floor.
+    broken: bool,
     providers: provider::Providers,
     ear: turn::Ear,
     answer: Option<turn::Answer>,
@@ -704,6 +739,13 @@ impl Call {
             next_ask: AskId(0),
             next_stt: SttId(0),
             next_tool: ToolId(0),
+            next_leg: LegId(0),
+            next_tell: TellId(0),
+            floor: Floor::Agent,
+            tone: None,
+            tape: recording::Tape::default(),
+            begun: false,
+            broken: false,
             providers: provider::Providers::default(),
             ear: turn::Ear::default(),
             answer: None,
@@ -722,11 +764,16 @@ impl Call {
         };
         call.open_stt(out);
         out.push(Command::OpenTts { voice: call.providers.tts() });
-        let plan = call.plan.clone();
-        match &plan.greeting {
-            Greeting::Fixed(text) => call.say(Purpose::Greeting, Then::Listen, text, out),
-            Greeting::Written => call.begin_answer(String::new(), out),
-            Greeting::Silent => {}
+        call.announce_recording(out);
+        match call.plan.opening.clone() {
+            Opening::Agent => {
+                call.begun = true;
+                call.greet(out);
+            }
+            Opening::Reach(reach) => call.begin_reach(Errand::Forward, reach),
+            Opening::Member(reach) => call.begin_reach(Errand::Member, reach),
+            Opening::Message(text) => call.say_last(Purpose::Closed, EndedReason::MessageTold, &text, out),
+            Opening::Voicemail => call.begin_voicemail(out),
         }
         call
     }
@@ -781,18 +828,20 @@ impl Call {
             Input::TtsFailed { voice, may_pass } => self.tts_failed(voice, may_pass, out),
             Input::ToolDone { tool, result } => self.tool_done(tool, result, out),
             Input::HangUpOrdered => self.hang_up(EndedReason::Ordered, out),
-            Input::LegRinging { .. }
-            | Input::LegUp { .. }
-            | Input::LegDown { .. }
-            | Input::LegKey { .. }
-            | Input::LegSaid { .. }
-            | Input::Told { .. }
-            | Input::TellFailed { .. }
-            | Input::Bridged { .. }
-            | Input::BridgeFailed { .. }
-            | Input::TakeOver { .. }
-            | Input::Whisper { .. }
-            | Input::RecordingOrdered { .. } => self.dropped += 1,
+            Input::LegRinging { leg } => self.leg_ringing(leg),
+            Input::LegUp { leg } => self.leg_up(leg, out),
+            Input::LegDown { leg, how } => self.leg_down(leg, how, out),
+            Input::LegKey { leg, digit } => self.leg_key(leg, digit, out),
+            Input::LegSaid { leg, text } => self.leg_said(leg, &text, out),
+            Input::Told { tell } => self.told(tell, out),
+            Input::TellFailed { tell } => self.tell_failed(tell, out),
+            Input::Bridged { leg } => self.bridged(leg, out),
+            Input::BridgeFailed { leg } => self.bridge_failed(leg, out),
+            Input::TakeOver { reach, notes } => self.take_over(reach, notes, out),
+            Input::Whisper { text } => self.whispered(&text, out),
+            Input::RecordingOrdered { on } => {
+                self.pause_recording(on, out);
+            }
             Input::Tick => {}
         }
         self.fire_due(out);
@@ -814,7 +863,11 @@ impl Call {
                 consider(self.ask_deadline(), Timer::Ask);
                 return earliest;
             }
-            Phase::Lost(since) => return Some((since.plus_ms(self.plan.timing.media_lost_ms), Timer::Media)),
+            Phase::Lost(since) => {
+                consider(Some(since.plus_ms(self.plan.timing.media_lost_ms)), Timer::Media);
+                consider(self.person_deadline(), Timer::Person);
+                return earliest;
+            }
             Phase::Ending(since) => return Some((since.plus_ms(ENDING_MS), Timer::Ending)),
             Phase::Ended => return self.tool_deadline().map(|at| (at, Timer::Tool)),
             Phase::Up => {}
@@ -831,11 +884,19 @@ impl Call {
         consider(self.leave_deadline(), Timer::Leave);
         consider(self.cut_at, Timer::Cut);
         consider(self.max_duration_deadline(), Timer::MaxDuration);
+        consider(self.person_deadline(), Timer::Person);
+        consider(self.word_deadline(), Timer::Word);
+        consider(self.mailbox_deadline(), Timer::Mailbox);
         earliest
     }
 
     /// A node died and this one goes on: orders again what must be open. Media comes later, by [`Input::Connected`].
     pub fn resume(&mut self, at: CallTime, out: &mut Vec<Command>) {
+        if self.is_elsewhere() {
+            // Caller and person talk on at the carrier.
+            self.now = self.now.max(at);
+            return;
+        }
         // Nobody heard anything after the last fact that the dead node took in.
         if self.phase == Phase::Up {
             self.media_lost();
@@ -858,11 +919,14 @@ impl Call {
         }
         self.interruption = None;
         self.providers.anew();
+        self.broken = false;
+        self.record_again(out);
         self.open_stt(out);
         out.push(Command::OpenTts { voice: self.providers.tts() });
         self.speak_again(out);
         self.ask_again(out);
         self.forget_tools_of_dead_node(out);
+        self.reach_after_death(out);
     }
 
     /// Nothing more will come of this call: it has ended, and every tool has answered.
@@ -901,14 +965,22 @@ impl Call {
                 self.connected_at = Some(self.now);
                 self.phase = Phase::Up;
                 self.active_at = self.now;
-                if self.plan.greeting == Greeting::Written {
+                self.record_from_the_start(out);
+                if self.begun && self.plan.greeting == Greeting::Written {
                     self.release_answer(out);
                 }
                 self.play_ready(out);
+                if let Some(reason) = self.ending.filter(|_| self.replies.is_empty()) {
+                    // The call was for last words, and there are none.
+                    self.hang_up(reason, out);
+                }
             }
             Phase::Lost(_) => {
                 self.phase = Phase::Up;
                 self.active_at = self.now;
+                if let Floor::Mailbox(mailbox) = &mut self.floor {
+                    mailbox.hears(self.now, false);
+                }
                 self.go_on_unless_interrupted(out);
                 self.play_ready(out);
                 self.follow_up(out);
@@ -918,7 +990,7 @@ impl Call {
     }
 
     fn media_lost(&mut self) {
-        if self.phase != Phase::Up {
+        if self.phase != Phase::Up || self.is_elsewhere() {
             self.dropped += 1;
             return;
         }
@@ -937,10 +1009,11 @@ impl Call {
     fn hang_up(&mut self, reason: EndedReason, out: &mut Out) {
         match self.phase {
             Phase::Ringing | Phase::Up | Phase::Lost(_) => {
-                self.ending = Some(self.ending.unwrap_or(reason));
+                self.ending = Some(self.ending.unwrap_or(self.outcome(reason)));
                 self.phase = Phase::Ending(self.now);
                 self.drop_answer(out);
                 self.cut_replies(out);
+                self.release_person(CALL_ENDED, out);
                 out.push(Command::HangUp);
             }
             Phase::Ending(_) | Phase::Ended => {}
@@ -951,12 +1024,34 @@ impl Call {
     fn end(&mut self, reason: EndedReason, out: &mut Out) {
         // A caller who hangs up during our last words was still hung up on by nobody but themselves.
         let ours = matches!(self.phase, Phase::Ending(_));
-        self.ending = Some(self.ending.filter(|_| ours).unwrap_or(reason));
         self.take_last_words(out);
+        self.ending = Some(self.ending.filter(|_| ours).unwrap_or(self.outcome(reason)));
         self.drop_answer(out);
         self.cut_replies(out);
+        self.release_person(CALL_ENDED, out);
         self.interruption = None;
         self.phase = Phase::Ended;
+    }
+
+    /// Why the call ends: what became of it says more than who hung up.
+    fn outcome(&self, reason: EndedReason) -> EndedReason {
+        use EndedReason::{NobodyReached, VoicemailEmpty, VoicemailLeft};
+        let hung_up = matches!(reason, EndedReason::CallerHungUp | EndedReason::CarrierHungUp);
+        if let Some(came_to @ (VoicemailLeft | VoicemailEmpty | NobodyReached)) = self.ending
+            && hung_up
+        {
+            // Who does not wait for the word of thanks has left a message all the same.
+            return came_to;
+        }
+        match &self.floor {
+            Floor::Bridged(bridge) if hung_up => bridge.done(),
+            Floor::Mailbox(mailbox)
+                if self.was_connected() && (hung_up || reason == EndedReason::MediaLost) =>
+            {
+                mailbox.done()
+            }
+            _ => reason,
+        }
     }
 
     /// After the end, and while the carrier ends it, only the results of tools still matter.
@@ -971,6 +1066,14 @@ impl Call {
     /// Gives up on the agent: an apology, then the fallback.
     fn give_up(&mut self, out: &mut Out) {
         if self.ending.is_some() || matches!(self.phase, Phase::Ending(_) | Phase::Ended) {
+            return;
+        }
+        if !self.agent_talks() {
+            // Nobody needs it now: who is being reached is reached, and a message needs no words of ours.
+            self.broken = true;
+            if !self.providers.tts_left() {
+                self.cut_spoken(out);
+            }
             return;
         }
         self.ending = Some(EndedReason::ProvidersFailed);
@@ -994,31 +1097,77 @@ impl Call {
                 self.phase = Phase::Ending(self.now);
                 out.push(Command::Forward { to });
             }
-            Fallback::HangUp => self.hang_up(EndedReason::ProvidersFailed, out),
+            Fallback::Voicemail if self.plan.recording != Recording::Never => self.begin_voicemail(out),
+            Fallback::HangUp | Fallback::Voicemail => self.hang_up(EndedReason::ProvidersFailed, out),
         }
     }
 
     /// Says goodbye and ends the call when it has been heard.
     fn say_goodbye(&mut self, reason: EndedReason, out: &mut Out) {
+        let goodbye = self.plan.phrases.goodbye.clone();
+        self.say_last(Purpose::Goodbye, reason, &goodbye, out);
+    }
+
+    /// Says the last words of the call and ends it when they have been heard.
+    fn say_last(&mut self, purpose: Purpose, reason: EndedReason, words: &str, out: &mut Out) {
         if self.ending.is_some() {
             return;
         }
-        self.ending = Some(reason);
         self.take_last_words(out);
+        self.ending = Some(reason);
         self.drop_answer(out);
         if self.interruption.take().is_some() {
             self.make_way(out);
         }
-        let goodbye = self.plan.phrases.goodbye.clone();
-        self.say(Purpose::Goodbye, Then::HangUp, &goodbye, out);
+        self.say(purpose, Then::HangUp, words, out);
+        if self.replies.iter().all(|r| r.then != Then::HangUp) && self.phase != Phase::Ringing {
+            // There is nothing to say, or no voice to say it.
+            self.hang_up(reason, out);
+        }
+    }
+
+    /// The agent opens.
+    fn greet(&mut self, out: &mut Out) {
+        match self.plan.greeting.clone() {
+            Greeting::Fixed(text) => self.say(Purpose::Greeting, Then::Listen, &text, out),
+            Greeting::Written if self.phase == Phase::Ringing => self.begin_answer(String::new(), out),
+            Greeting::Written => self.write_greeting(out),
+            Greeting::Silent => {}
+        }
+    }
+
+    fn agent_talks(&self) -> bool {
+        matches!(self.floor, Floor::Agent)
+    }
+
+    /// Caller and person talk at the carrier, and nothing is heard here.
+    fn is_elsewhere(&self) -> bool {
+        matches!(&self.floor, Floor::Bridged(bridge) if bridge.is_elsewhere())
+    }
+
+    /// A person of ours has a word for whoever talks to the caller, or is about to.
+    fn whispered(&mut self, text: &str, out: &mut Out) {
+        let text = history::cut_at(text.trim(), limits::TRANSCRIPT_BYTES);
+        match self.floor {
+            Floor::Bridged(_) => self.whisper_to_person(text, out),
+            Floor::Agent | Floor::Reaching(_) if !text.is_empty() && self.ending.is_none() => {
+                self.history
+                    .aside(&format!("(A colleague who listens tells you, unheard by the caller: {text})"));
+                // What was prepared ahead does not know it.
+                self.drop_head_start(out);
+            }
+            _ => self.dropped += 1,
+        }
     }
 
     /// The longest duration is over: says goodbye soon, whatever the agent had still to say.
     fn time_is_up(&mut self, out: &mut Out) {
         let longest_wait = self.now.plus_ms(CUT_WITHIN_MS);
+        self.release_person(CALL_ENDED, out);
+        self.set_tone(None, out);
         self.say_goodbye(EndedReason::MaxDuration, out);
         self.drop_unheard_before_goodbye(out);
-        self.cut_at = self.replies.front().filter(|r| r.then == Then::Listen).map(|reply| {
+        self.cut_at = self.replies.front().filter(|r| !r.is_last()).map(|reply| {
             let end = reply.clause_ends_at(self.now).filter(|at| *at < longest_wait);
             end.unwrap_or(longest_wait)
         });
@@ -1031,17 +1180,24 @@ impl Call {
 
     fn max_duration_deadline(&self) -> Option<CallTime> {
         let longest = self.connected_at?.plus_ms(self.plan.timing.max_duration_ms);
+        match &self.floor {
+            Floor::Bridged(bridge) => return Some(bridge.longest().unwrap_or(longest)),
+            // It has limits of its own.
+            Floor::Mailbox(_) => return None,
+            Floor::Agent | Floor::Reaching(_) => {}
+        }
         if self.ending.is_none() {
             return Some(longest);
         }
-        let last_words = self.replies.iter().find(|r| r.then != Then::Listen);
+        let last_words = self.replies.iter().find(|r| r.is_last());
         let began = last_words.and_then(|r| r.started_at).unwrap_or_default();
         Some(longest.max(began).plus_ms(LAST_WORDS_MS))
     }
 
     fn nudge_deadline(&self) -> Option<CallTime> {
         let timing = &self.plan.timing;
-        let idle = self.replies.is_empty()
+        let idle = self.agent_talks()
+            && self.replies.is_empty()
             && self.ending.is_none()
             && self.interruption.is_none()
             && !self.answer_is_open()
@@ -1078,17 +1234,26 @@ impl Call {
             Timer::Cut => self.cut_for_goodbye(out),
             Timer::Leave => self.hang_up(EndedReason::AgentHungUp, out),
             Timer::MaxDuration => match self.ending {
+                None if matches!(self.floor, Floor::Bridged(_)) => {
+                    self.hang_up(EndedReason::MaxDuration, out)
+                }
                 None => self.time_is_up(out),
                 Some(reason) => self.hang_up(reason, out),
             },
             Timer::Media => {
                 let never = self.phase == Phase::Ringing;
+                if never {
+                    self.ending = None;
+                }
                 self.hang_up(if never { EndedReason::NeverConnected } else { EndedReason::MediaLost }, out);
             }
             Timer::Ending => {
                 let reason = self.ending.unwrap_or(EndedReason::CarrierHungUp);
                 self.end(reason, out);
             }
+            Timer::Person => self.person_overdue(out),
+            Timer::Word => self.say_still_trying(out),
+            Timer::Mailbox => self.mailbox_goes_on(out),
         }
     }
 

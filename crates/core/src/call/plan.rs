@@ -205,6 +205,8 @@ pub enum Fallback {
     HangUp,
     /// Apologise and connect the caller to this number.
     Forward(E164),
+    /// Apologise and take a message; where nothing may be kept, as [`Fallback::HangUp`].
+    Voicemail,
 }
 
 /// Patience, all in ms.

@@ -1,8 +1,8 @@
 //! Which recogniser, model and voice of the plan is in use, and who comes next when one fails. It counts failures; it
 //! does not know names, keys or causes beyond "may pass".
 
-use super::speech::{Purpose, Reply};
-use super::{Call, Command, EndedReason, Out, SttId, Then};
+use super::speech::{Purpose, Reply, Sound};
+use super::{Call, Command, EndedReason, Out, Phase, SttId, Then};
 use serde::{Deserialize, Serialize};
 
 /// A provider may fail so often for a passing reason, without finished work in between, before the next is asked.
@@ -121,9 +121,14 @@ impl Call {
             self.end_unspoken(out);
             match self.ending {
                 // Not even the apology: the one that needs no voice.
-                Some(EndedReason::ProvidersFailed) if self.replies.iter().all(|r| !r.canned) => {
+                Some(EndedReason::ProvidersFailed) if self.replies.iter().all(|r| r.needs_voice()) => {
                     self.cut_replies(out);
                     self.say_canned(out);
+                }
+                // The phone still rings: it is answered with the apology instead.
+                Some(_) if self.phase == Phase::Ringing => {
+                    self.ending = None;
+                    self.give_up(out);
                 }
                 // The last words cannot be said.
                 Some(reason) => self.hang_up(reason, out),
@@ -137,7 +142,11 @@ impl Call {
 
     /// There is no voice left: what is half spoken ends with the audio that there is.
     fn end_unspoken(&mut self, out: &mut Out) {
-        for reply in self.replies.iter_mut().filter(|r| r.playing && r.synthesized_ms > 0 && !r.synthesized) {
+        for reply in self
+            .replies
+            .iter_mut()
+            .filter(|r| r.needs_voice() && r.playing && r.synthesized_ms > 0 && !r.synthesized)
+        {
             let spoken = reply.heard_text(reply.synthesized_ms).len();
             reply.end_at(spoken);
             out.push(Command::FinishReply { reply: reply.id });
@@ -151,11 +160,11 @@ impl Call {
         while index < self.replies.len() {
             let reply = &mut self.replies[index];
             // What waits to be played behind a reply that begins anew must come behind it again.
-            let again = behind && reply.playing && reply.started_at.is_none() && !reply.canned;
+            let again = behind && reply.playing && reply.started_at.is_none() && reply.needs_voice();
             if reply.given == 0 {
                 reply.voice = self.providers.tts.current;
             }
-            if reply.given == 0 || (reply.synthesized && !again) {
+            if reply.given == 0 || !reply.needs_voice() || (reply.synthesized && !again) {
                 index += 1;
                 continue;
             }
@@ -206,7 +215,16 @@ impl Call {
         let id = self.next_reply.next();
         let apology = self.plan.phrases.apology.clone();
         let mut reply = Reply::new(id, Purpose::Apology, Then::GiveUp, None, self.providers.tts());
-        reply.can(&apology, self.now);
+        reply.sounds(Sound::Apology, &apology, self.now);
+        self.replies.push_back(reply);
+        self.play_ready(out);
+    }
+
+    /// Plays something that needs no voice, after what is being said.
+    pub(super) fn play_sound(&mut self, purpose: Purpose, sound: Sound, out: &mut Out) {
+        let id = self.next_reply.next();
+        let mut reply = Reply::new(id, purpose, Then::Listen, None, self.providers.tts());
+        reply.sounds(sound, "", self.now);
         self.replies.push_back(reply);
         self.play_ready(out);
     }

@@ -37,8 +37,22 @@ pub enum Purpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Then {
     Listen,
+    /// The call may be recorded: the caller knows.
+    Record,
     HangUp,
     GiveUp,
+}
+
+/// Where a reply's audio comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Sound {
+    Voice,
+    /// The apology that needs no provider.
+    Apology,
+    /// The tone after which a message is recorded.
+    Beep,
+    /// A greeting that was recorded once.
+    Recorded(String),
 }
 
 /// Without any anchor, speech is taken to be this slow: the estimate of what was heard must never run ahead of the voice.
@@ -59,8 +73,7 @@ pub(super) struct Reply {
     pub(super) voice: u8,
     /// It is prepared ahead of the end of the caller's turn and may not be heard yet.
     pub(super) held: bool,
-    /// Its audio needs no voice.
-    pub(super) canned: bool,
+    sound: Sound,
     /// The voice was told that the text is complete.
     pub(super) finished: bool,
     /// When it was told so.
@@ -97,7 +110,7 @@ impl Reply {
             ask,
             voice,
             held: false,
-            canned: false,
+            sound: Sound::Voice,
             finished: false,
             finished_at: CallTime::ZERO,
             text: String::new(),
@@ -223,14 +236,24 @@ impl Reply {
         self.synthesized = true;
     }
 
-    /// Makes it a sentence whose audio is at hand.
-    pub(super) fn can(&mut self, text: &str, now: CallTime) {
+    /// Somebody must speak it.
+    pub(super) fn needs_voice(&self) -> bool {
+        self.sound == Sound::Voice
+    }
+
+    /// The call ends when it has been heard.
+    pub(super) fn is_last(&self) -> bool {
+        matches!(self.then, Then::HangUp | Then::GiveUp)
+    }
+
+    /// Makes it something whose audio is at hand.
+    pub(super) fn sounds(&mut self, sound: Sound, text: &str, now: CallTime) {
         self.write(text);
         self.given = self.text.len();
         self.given_at = Some(now);
         self.written = true;
         self.finished = true;
-        self.canned = true;
+        self.sound = sound;
     }
 
     /// How much more there is to hear, as far as known.
@@ -294,9 +317,15 @@ const CLAUSE_STEP_MS: usize = 100;
 /// A mark may come so much later than expected.
 const MARK_LATE_MS: u32 = 3_000;
 
+/// Audio that is at hand may take so long to begin, or to go on.
+const SOUND_LATE_MS: u32 = 10_000;
+
 impl Call {
     /// Says a fixed sentence after what is being said.
     pub(super) fn say(&mut self, purpose: Purpose, then: Then, text: &str, out: &mut Out) {
+        if !self.providers.tts_left() {
+            return;
+        }
         let id = self.next_reply.next();
         let mut reply = Reply::new(id, purpose, then, None, self.providers.tts());
         reply.write(text);
@@ -362,18 +391,21 @@ impl Call {
             return;
         }
         for reply in &mut self.replies {
-            if reply.held || (reply.given == 0 && !reply.playing) {
+            if reply.held || (reply.given == 0 && !reply.playing && reply.needs_voice()) {
                 // Nothing may overtake it.
                 break;
             }
             if !std::mem::replace(&mut reply.playing, true) {
                 reply.expected_at = Some(self.now);
-                self.history.agent_begins(self.turn, self.now, Some(reply.id), reply.purpose);
+                if !reply.text.is_empty() {
+                    self.history.agent_begins(self.turn, self.now, Some(reply.id), reply.purpose);
+                }
                 let id = reply.id;
-                out.push(if reply.canned {
-                    Command::PlayCanned { reply: id }
-                } else {
-                    Command::Play { reply: id }
+                out.push(match &reply.sound {
+                    Sound::Voice => Command::Play { reply: id },
+                    Sound::Apology => Command::PlayCanned { reply: id },
+                    Sound::Beep => Command::Beep { reply: id },
+                    Sound::Recorded(name) => Command::PlayAudio { reply: id, name: name.clone() },
                 });
             }
         }
@@ -437,9 +469,12 @@ impl Call {
             if let Some(line) = self.history.settle(reply.id, heard, cut) {
                 out.push(Command::Note(line));
             }
+            if reply.then == Then::Record && !cut {
+                self.announced(out);
+            }
             if reply.id == id {
                 match reply.then {
-                    Then::Listen => {}
+                    Then::Listen | Then::Record => {}
                     // Somebody who talks into the goodbye may have one more thing.
                     Then::HangUp if self.may_be_stopped() => self.leaving = true,
                     Then::HangUp => self.hang_up(super::EndedReason::AgentHungUp, out),
@@ -479,6 +514,15 @@ impl Call {
         }
     }
 
+    /// There is no voice left: what needs one is not said.
+    pub(super) fn cut_spoken(&mut self, out: &mut Out) {
+        let (spoken, sounds) = std::mem::take(&mut self.replies).into_iter().partition(Reply::needs_voice);
+        self.replies = spoken;
+        self.cut_replies(out);
+        self.replies = sounds;
+        self.play_ready(out);
+    }
+
     /// What filled a wait that was interrupted has filled it.
     pub(super) fn cut_fillers(&mut self, out: &mut Out) {
         let now = self.now;
@@ -503,7 +547,7 @@ impl Call {
 
     /// Drops what has not begun to be heard, but for the last words.
     pub(super) fn drop_unheard_before_goodbye(&mut self, out: &mut Out) {
-        let waits = |r: &&Reply| r.started_at.is_none() && r.then == Then::Listen;
+        let waits = |r: &&Reply| r.started_at.is_none() && !r.is_last();
         while let Some(id) = self.replies.iter().find(waits).map(|r| r.id) {
             self.discard_reply(id, out);
         }
@@ -512,7 +556,7 @@ impl Call {
     /// Cuts what is being heard, but for the last words.
     pub(super) fn cut_before_goodbye(&mut self, out: &mut Out) {
         let now = self.now;
-        while let Some(at) = self.replies.iter().position(|r| r.then == Then::Listen) {
+        while let Some(at) = self.replies.iter().position(|r| !r.is_last()) {
             let Some(reply) = self.replies.remove(at) else { return };
             let heard = reply.heard_text(reply.heard_ms(now));
             let cut = heard.len() < reply.text.trim_end().len();
@@ -558,7 +602,7 @@ impl Call {
         if !self.providers.tts_left() {
             return None;
         }
-        let waits = |r: &&Reply| r.given_at.is_some() && !r.synthesized && !r.canned;
+        let waits = |r: &&Reply| r.given_at.is_some() && !r.synthesized && r.needs_voice();
         let reply = self.replies.iter().find(waits)?;
         let patience = self.plan.timing.first_audio_ms;
         let silent_from = match reply.first_audio_at {
@@ -572,14 +616,23 @@ impl Call {
 
     /// When a mark is overdue, and what it would say is taken for granted.
     pub(super) fn mark_deadline(&self) -> Option<CallTime> {
-        let reply = self.replies.front().filter(|r| r.playing && !r.paused && r.synthesized)?;
+        let reply = self.replies.front().filter(|r| r.playing && !r.paused)?;
         let from =
             reply.started_at.map(|_| reply.played_at()).or(reply.expected_at.max(reply.first_audio_at))?;
+        if !reply.synthesized {
+            // Audio that is at hand, and whose maker has no other guard.
+            return (!reply.needs_voice()).then(|| from.plus_ms(SOUND_LATE_MS));
+        }
         Some(from.plus_ms(reply.unplayed_ms().saturating_add(MARK_LATE_MS)))
     }
 
     pub(super) fn mark_overdue(&mut self, out: &mut Out) {
-        if let Some(id) = self.replies.front().map(|r| r.id) {
+        if let Some(reply) = self.replies.front_mut() {
+            if reply.then == Then::Record {
+                // Nothing proves that the caller has heard it.
+                reply.then = Then::Listen;
+            }
+            let id = reply.id;
             // So that nothing waits behind it where it is played.
             out.push(Command::CancelReply { reply: id });
             self.heard_out(id, out);
@@ -594,13 +647,23 @@ impl Call {
             if before.held {
                 continue;
             }
+            if let Sound::Recorded(_) = before.sound {
+                // Where it broke off nobody knows: from its beginning.
+                self.play_sound(before.purpose, before.sound, out);
+                continue;
+            }
             let rest = before.unheard_text(heard_ms).to_string();
-            if rest.is_empty() || before.canned {
+            if rest.is_empty() || !before.needs_voice() {
                 if let Some(line) = self.history.settle(before.id, before.heard_text(heard_ms), false) {
                     out.push(Command::Note(line));
                 }
-                if before.then == Then::Listen {
-                    continue;
+                match before.then {
+                    Then::Listen => continue,
+                    Then::Record => {
+                        self.announced(out);
+                        continue;
+                    }
+                    Then::HangUp | Then::GiveUp => {}
                 }
             }
             let id = self.next_reply.next();

@@ -1,5 +1,10 @@
 //! Calls as scripts: who does what when, and what was said and heard in the end.
 
+mod chance;
+mod handoff;
+mod recording;
+mod voicemail;
+
 use super::*;
 use crate::ToolSpec;
 use expect_test::{Expect, expect};
@@ -40,6 +45,20 @@ enum Act {
     NodeDies,
     /// The recogniser has heard nothing.
     SaysNothing,
+    /// The phone that was rung last is picked up.
+    PicksUp,
+    Gone(LegEnd),
+    PersonPresses(char),
+    PersonSays(&'static str),
+    /// The person has heard what they were told last.
+    Told,
+    TellFails,
+    Bridged,
+    BridgeFails,
+    /// A colleague, reached on this number; the agent listens on.
+    TakesOver(&'static str, bool),
+    Whispers(&'static str),
+    OrdersRecording(bool),
     /// Nothing.
     Waits,
 }
@@ -60,6 +79,8 @@ struct Bed {
     ask: AskId,
     tool: ToolId,
     stt_ms: u32,
+    leg: LegId,
+    tell: TellId,
     asked: Vec<Arc<[ChatMessage]>>,
 }
 
@@ -80,6 +101,8 @@ impl Bed {
             ask: AskId(0),
             tool: ToolId(0),
             stt_ms: 0,
+            leg: LegId(0),
+            tell: TellId(0),
             asked: Vec::new(),
         };
         bed.obey(out);
@@ -147,10 +170,7 @@ impl Bed {
                     self.paused &= !self.queue.is_empty();
                 }
                 Command::PlayCanned { reply } => {
-                    self.note("plays the canned apology".into());
-                    self.audio.insert(reply, (1_000, true));
-                    self.queue.push((reply, 0));
-                    later.push(Input::Synthesized { reply, ms: 1_000, done: true });
+                    self.sound("plays the canned apology".into(), reply, 1_000, &mut later);
                 }
                 Command::RunTool { tool, name, .. } => {
                     self.note(format!("uses {name}"));
@@ -162,10 +182,36 @@ impl Bed {
                     later.push(Input::HungUp { by_caller: false });
                 }
                 Command::Forward { to } => self.note(format!("forwards to {to}")),
+                Command::Dial { leg, to, .. } => {
+                    self.leg = leg;
+                    self.note(format!("rings {to}"));
+                }
+                Command::Tell { tell, text, .. } => {
+                    self.tell = tell;
+                    self.note(format!("tells the person: {text}"));
+                }
+                Command::DropLeg { leg } => self.note(format!("drops leg {}", leg.0)),
+                Command::Bridge { through_us: true, .. } => self.note("bridges here".into()),
+                Command::Bridge { through_us: false, .. } => self.note("bridges".into()),
+                Command::Tone { tone: Some(tone) } => self.note(format!("tone {tone:?}")),
+                Command::Tone { tone: None } => self.note("no tone".into()),
+                Command::Beep { reply } => self.sound("beeps".into(), reply, 500, &mut later),
+                Command::PlayAudio { reply, name } => {
+                    self.sound(format!("plays {name}"), reply, 2_000, &mut later);
+                }
+                Command::Record { on } => self.note(if on { "records" } else { "stops recording" }.into()),
                 _ => {}
             }
         }
         later.into_iter().for_each(|input| self.tell(input));
+    }
+
+    /// Plays something that needs no voice.
+    fn sound(&mut self, what: String, reply: ReplyId, ms: u32, later: &mut Vec<Input>) {
+        self.note(what);
+        self.audio.insert(reply, (ms, true));
+        self.queue.push((reply, 0));
+        later.push(Input::Synthesized { reply, ms, done: true });
     }
 
     fn note(&mut self, what: String) {
@@ -263,6 +309,19 @@ impl Bed {
                 self.call.resume(CallTime::from_ms(u64::from(self.now)), &mut out);
                 self.obey(out);
             }
+            PicksUp => self.tell(Input::LegUp { leg: self.leg }),
+            Gone(how) => self.tell(Input::LegDown { leg: self.leg, how }),
+            PersonPresses(digit) => self.tell(Input::LegKey { leg: self.leg, digit }),
+            PersonSays(text) => self.tell(Input::LegSaid { leg: self.leg, text: text.into() }),
+            Told => self.tell(Input::Told { tell: self.tell }),
+            TellFails => self.tell(Input::TellFailed { tell: self.tell }),
+            Bridged => self.tell(Input::Bridged { leg: self.leg }),
+            BridgeFails => self.tell(Input::BridgeFailed { leg: self.leg }),
+            TakesOver(number, notes) => {
+                self.tell(Input::TakeOver { reach: handoff::reach(&[number]), notes });
+            }
+            Whispers(text) => self.tell(Input::Whisper { text: text.into() }),
+            OrdersRecording(on) => self.tell(Input::RecordingOrdered { on }),
             Waits => {}
         }
     }
@@ -283,6 +342,8 @@ fn plan() -> CallPlan {
             ability("end_call", AbilityKind::HangUp),
             ability("press_keys", AbilityKind::SendDtmf),
             ability("book", AbilityKind::External),
+            ability("transfer", AbilityKind::Transfer),
+            ability("record", AbilityKind::Recording),
         ],
         stt: vec!["s".into()],
         llm: vec!["m".into(), "n".into()],

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What the model is told when a node died while a tool ran: it must not guess, and it must not run it again.
 const OUTCOME_UNKNOWN: &str = "error: the outcome is unknown, because our connection broke while this ran. Do not run it \
     again without asking the caller.";
+const ONE_TRANSFER: &str = "error: the caller is being connected to somebody already";
 const TIMED_OUT: &str = "error: this took too long. It may still take effect.";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +26,7 @@ impl Call {
             requests.into_iter().map(|request| (self.next_tool.next(), request)).collect();
         self.history.tools_begin(self.turn, self.now, reply, numbered.iter().cloned());
         let mut hangs_up = false;
+        let mut transfer = None;
         for (tool, request) in numbered {
             let ability = plan.abilities.iter().find(|a| a.spec.name == request.name);
             let result = match ability.map(|a| a.kind) {
@@ -40,11 +42,21 @@ impl Call {
                     Some("ok".into())
                 }
                 Some(AbilityKind::SendDtmf) => Some(self.send_dtmf(&request.arguments, out)),
-                Some(AbilityKind::Transfer | AbilityKind::Recording) => Some("error: not available".into()),
+                Some(AbilityKind::Recording) => Some(self.recording_wanted(&request.arguments, out)),
+                Some(AbilityKind::Transfer) if transfer.is_some() => Some(ONE_TRANSFER.into()),
+                Some(AbilityKind::Transfer) => match self.transfer_wanted(&request.arguments) {
+                    Ok(wanted) => {
+                        transfer = Some((tool, wanted));
+                        continue;
+                    }
+                    Err(why) => Some(why),
+                },
                 Some(AbilityKind::External) => None,
             };
             match (result, ability) {
-                (Some(result), _) => self.history.tool_result(tool, &result),
+                (Some(result), _) => {
+                    self.history.tool_result(tool, &result);
+                }
                 (None, None) => {}
                 (None, Some(ability)) => {
                     let overdue_at = self.now.plus_ms(ability.timeout_ms);
@@ -53,7 +65,9 @@ impl Call {
                 }
             }
         }
-        if hangs_up {
+        if let Some((tool, wanted)) = transfer {
+            self.begin_transfer(tool, wanted, out);
+        } else if hangs_up {
             self.leave(out);
         } else {
             self.tools_settled(out);

@@ -1,10 +1,10 @@
 //! Who has the floor: when the caller's turn is over, what an answer prepared ahead is worth, and whether somebody who
 //! talks over the agent means it. It knows words and silence, not audio.
 
-use super::history::{Told, cut_at};
+use super::history::{PRESSED, Told, cut_at};
 use super::speech::{Purpose, Reply};
 use super::words::{self, Finished};
-use super::{AskId, Call, CallTime, Command, EndedReason, Out, Phase, ReplyId, SttId, Then};
+use super::{AskId, Call, CallTime, Command, EndedReason, Floor, Out, Phase, ReplyId, SttId, Then};
 use crate::{ToolRequest, limits};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ const GREET: &str = "(The call has just been connected. Greet the caller in one 
 /// What a model is told when another broke off in the middle of what the caller has heard.
 const GO_ON: &str = "(The line to you broke after your last words, which the caller has heard. Go on from there without \
     repeating them.)";
+/// What the model is told when the caller was to talk to a person and does not.
+const BACK: &str = "(The caller is with you again, and what became of it stands above. Tell them what matters of it, and go on.)";
 /// What a model is told when a tool answers after the caller has asked something else.
 const NEWS: &str = "(What was still running has answered: its result is above. Tell the caller what matters of it, or nothing \
     if they know already.)";
@@ -83,6 +85,8 @@ pub(super) struct Ear {
     /// Times that the turn was taken to be over and was not.
     reopened: u8,
     keys: String,
+    /// Some of the keys were pressed while nothing was to be kept.
+    secret: bool,
     /// Sound that never becomes words: it is not waited for.
     noise: bool,
     /// Words that were answered although the recogniser had not settled them: it will say them again.
@@ -109,6 +113,7 @@ struct Answered {
 struct Said {
     text: String,
     line: Option<u32>,
+    secret: bool,
     thrown_away: u8,
     reopened: u8,
 }
@@ -128,6 +133,11 @@ impl Ear {
     /// Whatever is sounding is no speech.
     pub(super) fn take_for_noise(&mut self) {
         self.noise = self.speaking;
+    }
+
+    /// The caller can be heard.
+    pub(super) fn is_sounding(&self) -> bool {
+        self.speaking && !self.noise
     }
 
     pub(super) fn has_words(&self) -> bool {
@@ -178,7 +188,7 @@ impl Ear {
         text.push_str(&self.said);
         append(&mut text, &self.interim);
         if !self.keys.is_empty() {
-            append(&mut text, &format!("(pressed {})", self.keys));
+            append(&mut text, &format!("{PRESSED}{})", self.keys));
         }
         text
     }
@@ -193,7 +203,13 @@ impl Ear {
             append(&mut text, &self.interim);
             answered = Some(Answered { text, end_ms: if self.eager { u32::MAX } else { self.heard_to_ms } });
         }
-        let said = Said { text, line: self.line, thrown_away: self.thrown_away, reopened: self.reopened };
+        let said = Said {
+            text,
+            line: self.line,
+            secret: self.secret,
+            thrown_away: self.thrown_away,
+            reopened: self.reopened,
+        };
         self.begin_anew();
         self.answered = answered;
         said
@@ -204,6 +220,7 @@ impl Ear {
         self.said.clear();
         self.interim.clear();
         self.keys.clear();
+        self.secret = false;
         self.covered_ms = self.covered_ms.max(self.heard_to_ms);
         self.utterance_end = false;
         self.finalizing = false;
@@ -236,6 +253,8 @@ pub(super) struct Answer {
     normalized: String,
     /// The number of the turn's line, where it was noted before.
     line: Option<u32>,
+    /// Keys in it are for the model only.
+    secret: bool,
     /// It opens the call: nobody has said anything yet.
     greets: bool,
     /// Times that the turn was reopened.
@@ -258,6 +277,8 @@ pub(super) struct Answer {
     goes_on: bool,
     /// It tells of a tool that answered late; there may be nothing to tell.
     brings_news: bool,
+    /// It tells a caller who did not get a person what became of it.
+    comes_back: bool,
     next_filler_at: CallTime,
     fillers: usize,
     timing: TurnTiming,
@@ -320,9 +341,10 @@ impl Call {
         self.ear.utterance_end = false;
         if let Some(interruption) = &mut self.interruption {
             interruption.stopped_at = None;
-        } else if self.agent_has_floor() {
+        } else if self.may_be_interrupted() {
             self.begin_interruption(out);
         }
+        self.mailbox_hears(false);
     }
 
     pub(super) fn speech_stopped(&mut self, silence_ms: u32, out: &mut Out) {
@@ -333,7 +355,10 @@ impl Call {
         let stopped_at = self.now.minus_ms(silence_ms).max(self.ear.started_at);
         self.ear.speaking = false;
         self.ear.stopped_at = Some(stopped_at);
-        self.ear.unheard |= !self.ear.has_words() && stopped_at.since_ms(self.ear.started_at) >= MEANT_MS;
+        let meant = stopped_at.since_ms(self.ear.started_at) >= MEANT_MS;
+        self.ear.unheard |= !self.ear.has_words() && meant;
+        // Long speech is a message even where no recogniser understands it.
+        self.mailbox_hears(meant);
         if let Some(interruption) = &mut self.interruption {
             interruption.stopped_at = Some(self.now);
         }
@@ -437,7 +462,8 @@ impl Call {
         if self.phase != Phase::Up {
             return;
         }
-        if self.interruption.is_none() && self.agent_has_floor() {
+        self.mailbox_hears(true);
+        if self.interruption.is_none() && self.may_be_interrupted() {
             // The voice detector missed it: soft speech, or speech under the agent's own echo.
             self.begin_interruption(out);
         }
@@ -454,13 +480,17 @@ impl Call {
             return;
         }
         self.active_at = self.now;
+        if self.mailbox_key(digit, out) || matches!(self.floor, Floor::Bridged(_)) {
+            return;
+        }
         self.ear.words_at = self.now;
-        if self.agent_has_floor() && !self.is_leaving() {
+        if self.may_be_interrupted() && !self.is_leaving() {
             self.begin_interruption(out);
             self.yield_floor(out);
         }
         if self.ear.keys.len() < limits::DTMF_DIGITS {
             self.ear.keys.push(digit);
+            self.ear.secret |= self.tape.is_paused();
         }
     }
 
@@ -471,6 +501,21 @@ impl Call {
         self.leaving
             || self.replies.iter().any(|r| !r.held)
             || self.answer.as_ref().is_some_and(|a| a.released && self.answer_is_open())
+    }
+
+    /// A sound of the caller's stops what is being said. That the call is recorded they must hear to the end, and a machine
+    /// that takes messages does not stop for anybody.
+    fn may_be_interrupted(&self) -> bool {
+        let announces =
+            self.replies.iter().find(|r| !r.held).is_some_and(|r| r.purpose == Purpose::Announcement);
+        let listens = matches!(self.floor, Floor::Agent | Floor::Reaching(_));
+        listens && !announces && self.agent_has_floor()
+    }
+
+    fn mailbox_hears(&mut self, words: bool) {
+        if let Floor::Mailbox(mailbox) = &mut self.floor {
+            mailbox.hears(self.now, words);
+        }
     }
 
     /// The last words are being said; only real words stop them.
@@ -520,7 +565,7 @@ impl Call {
 
     /// Media is back: what was being said goes on, unless words that came over it are to be judged first.
     pub(super) fn go_on_unless_interrupted(&mut self, out: &mut Out) {
-        if !self.ear.has_words() || !self.agent_has_floor() {
+        if !self.ear.has_words() || !self.may_be_interrupted() {
             self.go_on_playing(out);
             return;
         }
@@ -556,7 +601,7 @@ impl Call {
     fn awaits_answer(&self) -> bool {
         let Some(front) = self.replies.iter().find(|r| !r.held) else { return false };
         let heard = front.heard_ms(self.now);
-        if front.purpose == Purpose::Filler {
+        if matches!(front.purpose, Purpose::Filler | Purpose::Connecting) {
             return false;
         }
         words::asks(front.heard_text(heard))
@@ -626,6 +671,7 @@ impl Call {
         self.turn -= 1;
         let new_words = std::mem::take(&mut self.ear.said);
         self.ear.said = answer.basis;
+        self.ear.secret |= answer.secret;
         append(&mut self.ear.said, &new_words);
         self.ear.thrown_away = answer.timing.thrown_away.saturating_add(1);
         self.ear.reopened = answer.reopened.saturating_add(1);
@@ -667,12 +713,17 @@ impl Call {
     }
 
     pub(super) fn turn_ended(&mut self, out: &mut Out) {
+        if !self.agent_talks() {
+            self.keep_turn(out);
+            self.nudges = 0;
+            return;
+        }
         let speech_end = self.ear.stopped_at.unwrap_or(self.ear.words_at);
         let ready = self.is_ready_for(&self.ear.text());
         if !ready {
             self.drop_answer(out);
         }
-        let Said { text, line, thrown_away, reopened } = self.ear.take();
+        let Said { text, line, secret, thrown_away, reopened } = self.ear.take();
         self.nudges = 0;
         if !ready {
             self.begin_answer(text.clone(), out);
@@ -680,6 +731,7 @@ impl Call {
         let Some(answer) = &mut self.answer else { return };
         answer.basis = text;
         answer.line = line;
+        answer.secret = secret;
         answer.reopened = reopened;
         answer.timing.speech_end = speech_end;
         answer.timing.thrown_away = answer.timing.thrown_away.max(thrown_away);
@@ -702,6 +754,7 @@ impl Call {
             self.drop_answer(out);
         }
         let allowed = self.plan.head_start
+            && self.agent_talks()
             && self.phase == Phase::Up
             && self.ending.is_none()
             && self.tools.is_empty()
@@ -733,7 +786,8 @@ impl Call {
 
     /// Something long was said and not understood.
     pub(super) fn unheard_deadline(&self) -> Option<CallTime> {
-        let free = !self.ear.speaking && !self.agent_has_floor() && self.ending.is_none();
+        let free =
+            self.agent_talks() && !self.ear.speaking && !self.agent_has_floor() && self.ending.is_none();
         let at = self.ear.stopped_at?.plus_ms(UNHEARD_MS);
         (self.ear.unheard && free && !self.ear.has_words()).then_some(at)
     }
@@ -779,6 +833,7 @@ impl Call {
             basis,
             normalized,
             line: None,
+            secret: false,
             greets: self.phase == Phase::Ringing,
             reopened: 0,
             released: false,
@@ -792,6 +847,7 @@ impl Call {
             ran_tools: false,
             goes_on: false,
             brings_news: false,
+            comes_back: false,
             next_filler_at: CallTime::ZERO,
             fillers: 0,
             timing,
@@ -815,6 +871,7 @@ impl Call {
         let says = match answer.released {
             _ if answer.goes_on => Some(GO_ON),
             _ if answer.brings_news => Some(NEWS),
+            _ if answer.comes_back => Some(BACK),
             false if !answer.basis.is_empty() => Some(answer.basis.as_str()),
             _ => None,
         };
@@ -840,7 +897,7 @@ impl Call {
         self.active_at = now;
         if !answer.basis.is_empty() {
             self.turn = turn + 1;
-            let line = self.history.caller_said(self.turn, now, &answer.basis, answer.line);
+            let line = self.history.caller_said(self.turn, now, &answer.basis, answer.line, answer.secret);
             out.push(Command::Note(line));
         }
         let replies = answer.replies.clone();
@@ -951,6 +1008,7 @@ impl Call {
         answer.asking = None;
         answer.goes_on = false;
         answer.brings_news = false;
+        answer.comes_back = false;
         let requests = if answer.released { std::mem::take(&mut answer.requests) } else { Vec::new() };
         self.providers.llm_works();
         if let Some(id) = written {
@@ -974,7 +1032,7 @@ impl Call {
 
     /// Tools have answered, or none is left to wait for: the answer goes on.
     pub(super) fn tools_settled(&mut self, out: &mut Out) {
-        if !self.tools.is_empty() || self.phase == Phase::Ended {
+        if !self.tools.is_empty() || self.phase == Phase::Ended || !self.agent_talks() {
             return;
         }
         match &self.answer {
@@ -990,6 +1048,7 @@ impl Call {
     /// Tells the caller what tools answered after their answer had been dropped, unless they speak themselves.
     pub(super) fn follow_up(&mut self, out: &mut Out) {
         let free = self.phase == Phase::Up
+            && self.agent_talks()
             && self.ending.is_none()
             && self.tools.is_empty()
             && self.interruption.is_none()
@@ -1005,9 +1064,34 @@ impl Call {
     /// The agent was cut off for nothing: the model goes on from what its tools answered, or from what was heard.
     fn go_on_talking(&mut self, out: &mut Out) {
         self.follow_up(out);
-        let free = self.phase == Phase::Up && self.ending.is_none() && !self.answer_is_open();
+        let free =
+            self.phase == Phase::Up && self.agent_talks() && self.ending.is_none() && !self.answer_is_open();
         if free {
             self.answer_without_turn(Answer { goes_on: true, ..self.new_answer(String::new()) }, out);
+        }
+    }
+
+    /// The caller is the agent's again: the model tells them what became of it, unless they are talking already.
+    pub(super) fn come_back(&mut self, out: &mut Out) {
+        if !self.ear.has_words() {
+            self.answer_without_turn(Answer { comes_back: true, ..self.new_answer(String::new()) }, out);
+        }
+    }
+
+    /// The model writes the greeting of a call that is connected already.
+    pub(super) fn write_greeting(&mut self, out: &mut Out) {
+        self.answer_without_turn(Answer { greets: true, ..self.new_answer(String::new()) }, out);
+    }
+
+    /// The agent waits for a tool before it goes on.
+    pub(super) fn answer_waits(&self) -> bool {
+        self.answer.as_ref().is_some_and(|a| a.waits)
+    }
+
+    /// Forgets what was prepared ahead.
+    pub(super) fn drop_head_start(&mut self, out: &mut Out) {
+        if self.phase != Phase::Ringing && self.answer.as_ref().is_some_and(|a| !a.released) {
+            self.drop_answer(out);
         }
     }
 
@@ -1040,7 +1124,7 @@ impl Call {
     /// The model has nothing to say and nothing to do, and the caller has heard nothing: another may have.
     fn model_is_speechless(&mut self, out: &mut Out) {
         let Some(answer) = &mut self.answer else { return };
-        let released = answer.released;
+        let (released, back) = (answer.released, answer.comes_back);
         answer.asking = None;
         if answer.brings_news {
             self.answer = None;
@@ -1048,7 +1132,12 @@ impl Call {
             self.ask(out);
         } else if released {
             self.answer = None;
-            self.say_not_understood(out);
+            if back {
+                let nobody = self.plan.phrases.nobody_there.clone();
+                self.say(Purpose::Connecting, Then::Listen, &nobody, out);
+            } else {
+                self.say_not_understood(out);
+            }
         } else if self.phase != Phase::Ringing {
             self.no_head_start();
         }
@@ -1079,7 +1168,8 @@ impl Call {
     }
 
     pub(super) fn filler_deadline(&self) -> Option<CallTime> {
-        let answer = self.answer.as_ref().filter(|a| a.released && self.ending.is_none())?;
+        let answer =
+            self.answer.as_ref().filter(|a| a.released && self.ending.is_none() && self.agent_talks())?;
         let silent = self.replies.iter().all(|r| !r.playing && r.given == 0);
         let waiting = answer.asking.is_some() || answer.waits;
         // Whatever the agent has just said has filled the wait up to then.
@@ -1131,9 +1221,18 @@ impl Call {
         if text.is_empty() || self.connected_at.is_none() || hum {
             return;
         }
-        let Said { text, line, .. } = self.ear.take();
+        self.keep_turn(out);
+    }
+
+    /// The caller's turn is over and nobody answers it; what two people say to each other is theirs, unless it is noted.
+    fn keep_turn(&mut self, out: &mut Out) {
+        if matches!(&self.floor, Floor::Bridged(bridge) if !bridge.is_noted()) {
+            self.ear.begin_anew();
+            return;
+        }
+        let Said { text, line, secret, .. } = self.ear.take();
         self.turn += 1;
-        let line = self.history.caller_said(self.turn, self.now, &text, line);
+        let line = self.history.caller_said(self.turn, self.now, &text, line, secret);
         out.push(Command::Note(line));
     }
 

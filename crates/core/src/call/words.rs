@@ -167,6 +167,63 @@ pub(super) fn is_backchannel(text: &str) -> bool {
     })
 }
 
+/// What takes a call, said by a person who is asked to.
+const YES: &[&str] = &[
+    "yes",
+    "yeah",
+    "yep",
+    "yup",
+    "ok",
+    "okay",
+    "sure",
+    "accept",
+    "fine",
+    "absolutely",
+    "certainly",
+    "connect",
+    "ja",
+    "jawohl",
+    "gerne",
+    "klar",
+    "sí",
+    "si",
+    "claro",
+    "vale",
+    "oui",
+    "daccord",
+    "da",
+    "tak",
+    "sim",
+];
+
+/// What refuses it.
+const NO: &[&str] = &[
+    "no", "nope", "nah", "not", "dont", "cant", "cannot", "never", "decline", "reject", "later", "busy",
+    "nein", "nicht", "non", "pas", "não", "nie",
+];
+
+/// A person who is asked answers in so many words; a mailbox talks on.
+const CONSENT_WORDS: usize = 7;
+
+/// Whether a person who is asked to take a call takes it; `None`: the words say neither.
+pub(super) fn consents(text: &str) -> Option<bool> {
+    // "Yes?" is said into a phone that rings.
+    if asks(text) {
+        return None;
+    }
+    let all: Vec<String> = words(text).take(CONSENT_WORDS + 1).collect();
+    let says = |list: &[&str]| all.iter().any(|w| list.contains(&w.as_str()));
+    if all.len() > CONSENT_WORDS {
+        return None;
+    }
+    match (says(YES), says(NO)) {
+        (true, false) => Some(true),
+        (false, true) => Some(all.join(" ") == "no problem"),
+        // "Yes, why not."
+        (true, true) | (false, false) => None,
+    }
+}
+
 /// Whether the words only answer a goodbye.
 pub(super) fn is_farewell(text: &str) -> bool {
     let mut any = false;
@@ -308,6 +365,24 @@ mod tests {
             assert!(!is_backchannel(turn), "{turn}");
         }
         assert!(is_farewell("Thank you, bye!") && !is_farewell("wait, one more thing") && !is_farewell(""));
+    }
+
+    #[test]
+    fn a_person_takes_a_call_by_saying_so() {
+        for yes in ["Yes.", "yeah, okay", "Sure, put them through.", "Ja, gerne.", "No problem."] {
+            assert_eq!(consents(yes), Some(true), "{yes}");
+        }
+        for no in ["No.", "no thanks", "Not now.", "I can't, sorry."] {
+            assert_eq!(consents(no), Some(false), "{no}");
+        }
+        for neither in [
+            "",
+            "Yes?",
+            "Who is it",
+            "Yes, you have reached the mailbox of Ada Lovelace, please leave a message",
+        ] {
+            assert_eq!(consents(neither), None, "{neither}");
+        }
     }
 
     #[test]

@@ -378,7 +378,7 @@ impl Driver {
         self.order(Order::Apologise);
         let onward = match &self.call.plan().fallback {
             Fallback::Forward(to) => Onward::Forward(to.clone()),
-            Fallback::HangUp => Onward::HangUp,
+            Fallback::HangUp | Fallback::Voicemail => Onward::HangUp,
         };
         self.handle.set_onward(onward.clone());
         let (orders, carrier) = (self.orders.clone(), self.begin.carrier.clone());
