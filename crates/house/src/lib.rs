@@ -80,10 +80,8 @@ const PLACES: &[Place] = &[
 ];
 
 /// All that the pure crates may import from others: each of these is pure as well.
-const PURE: &[(&str, &[&str])] = &[
-    ("core", &["jiff", "serde", "serde_json", "thiserror"]),
-    ("media", &["earshot", "ropus", "thiserror"]),
-];
+const PURE: &[(&str, &[&str])] =
+    &[("core", &["jiff", "serde", "serde_json", "thiserror"]), ("media", &["earshot", "ropus", "thiserror"])];
 /// Words that are not in the sources of a pure crate, and those that core's replay forbids besides.
 const IMPURE: &[&str] =
     &["tokio", "rand::", "std::net", "std::fs", "std::thread", "std::process", "Instant", "SystemTime"];

@@ -227,7 +227,7 @@ async fn free(
         return Err(Problem::new(
             Kind::Conflict,
             format!(
-                "a TwiML app takes the calls of {e164}, and Twilio forgets that when the number is put on a trunk"
+                "an application of the account takes the calls of {e164}, and Twilio forgets that when the number is put on a trunk"
             ),
             "take the app off the number in Twilio's console if it is not needed any more",
         ));
