@@ -24,6 +24,8 @@ pub const ROUTES: &[(Method, &str, Role)] = &[
     (Method::PATCH, "/api/connections/{id}", Admin),
     (Method::DELETE, "/api/connections/{id}", Admin),
     (Method::DELETE, "/api/connections/{id}/earlier-secret", Admin),
+    (Method::POST, "/api/connections/{id}/sip-trunk", Admin),
+    (Method::DELETE, "/api/connections/{id}/sip-trunk", Admin),
     (Method::POST, "/api/connections/{id}/check", Admin),
     (Method::GET, "/api/phone-numbers", Viewer),
     (Method::POST, "/api/phone-numbers", Editor),

@@ -165,6 +165,9 @@ fn destination(kind: &str, config: &Value) -> Option<String> {
 fn twilio_base(config: &Value) -> Result<Url, NotAConnection> {
     let config: TwilioConfig =
         serde_json::from_value(config.clone()).map_err(|error| NotAConnection::new("config", error))?;
+    if let Some(page) = &config.fallback_url {
+        address("config.fallback_url", page)?;
+    }
     let Some(base) = config.api_base else {
         return api_host(config.region.as_deref(), config.edge.as_deref())
             .map_err(|error| NotAConnection::new("config", error));
@@ -184,10 +187,14 @@ fn telnyx_base(config: &Value) -> Result<Url, NotAConnection> {
 }
 
 fn api_base(base: &str) -> Result<Url, NotAConnection> {
-    let base: Url = base.parse().map_err(|error| NotAConnection::new("config.api_base", error))?;
-    match base.scheme() {
-        "http" | "https" => Ok(base),
-        _ => Err(NotAConnection::new("config.api_base", "it must be an http or https address")),
+    address("config.api_base", base)
+}
+
+fn address(field: &str, address: &str) -> Result<Url, NotAConnection> {
+    let address: Url = address.parse().map_err(|error| NotAConnection::new(field, error))?;
+    match address.scheme() {
+        "http" | "https" => Ok(address),
+        _ => Err(NotAConnection::new(field, "it must be an http or https address")),
     }
 }
 
@@ -224,6 +231,7 @@ mod tests {
             ("twilio", json!({ "regoin": "ie1" }), "config"),
             ("twilio", json!({ "region": "ie1" }), "config"),
             ("twilio", json!({ "api_base": "ftp://127.0.0.1" }), "config.api_base"),
+            ("twilio", json!({ "fallback_url": "call my mobile" }), "config.fallback_url"),
             ("telnyx", json!({ "public_key": "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=" }), "account"),
             ("openai", json!({ "base_ulr": "http://127.0.0.1/v1" }), "config"),
             ("openai", json!({ "base_url": "127.0.0.1" }), "config"),

@@ -3,7 +3,7 @@
 
 use crate::api::document::{self, Document};
 use crate::api::{
-    agents, calls, connections, conversations, keys, live, phone_numbers, telephony, workspace,
+    agents, calls, connections, conversations, keys, live, phone_numbers, sip_trunks, telephony, workspace,
 };
 use crate::app::App;
 use crate::call::rehearse;
@@ -59,6 +59,7 @@ pub fn api() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(connections::read, connections::change, connections::delete))
         .routes(routes!(connections::check))
         .routes(routes!(connections::forget_earlier_secret))
+        .routes(routes!(sip_trunks::set_up, sip_trunks::take_down))
         .routes(routes!(phone_numbers::list, phone_numbers::create))
         .routes(routes!(phone_numbers::read, phone_numbers::change, phone_numbers::delete))
         .routes(routes!(phone_numbers::release))

@@ -9,7 +9,7 @@ use super::message::{NameAddr, UriRef};
 use super::reading::{self, value};
 use super::register;
 use super::rtp::{Media, Percentiles};
-use super::trunk::{Trunk, TrunkId};
+use super::trunk::{Transport, Trunk, TrunkId};
 use super::wire::{ALLOW, Hop, Wire};
 use super::{Listening, SipError, SipEvent, TrunkState};
 use crate::Verdict;
@@ -235,6 +235,11 @@ impl UserAgent {
     /// Where the listeners are: datagrams, streams, encrypted streams.
     pub fn listening(&self) -> (Option<SocketAddr>, Option<SocketAddr>, Option<SocketAddr>) {
         self.shared.wire.listening()
+    }
+
+    /// Host and port at which trunks reach us over a transport; `None`: we do not listen for it, or on no address that others could be told.
+    pub fn address(&self, transport: Transport) -> Option<String> {
+        self.shared.wire.address(transport)
     }
 
     /// How late the packets of all calls were sent, since the start.

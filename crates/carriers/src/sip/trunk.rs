@@ -166,6 +166,17 @@ pub enum Transport {
     Tls,
 }
 
+impl Transport {
+    /// As it stands behind `transport=` in a SIP URI.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        }
+    }
+}
+
 /// How the calling number is told to the trunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -285,6 +285,19 @@ impl Wire {
         Ok(connection)
     }
 
+    /// Our host and port for a transport, as far as others can be told.
+    pub fn address(&self, transport: Transport) -> Option<String> {
+        let own = match transport {
+            Transport::Udp => self.udp.as_ref().map(|(_, address)| *address),
+            Transport::Tcp => self.tcp,
+            Transport::Tls => self.tls,
+        }?;
+        match &self.public_host {
+            Some(host) => Some(format!("{host}:{}", own.port())),
+            None => (!own.ip().is_unspecified()).then(|| own.to_string()),
+        }
+    }
+
     /// Our host and port as a peer behind this hop should write them.
     pub fn sent_by(&self, hop: &Hop) -> String {
         let own = match hop.transport {

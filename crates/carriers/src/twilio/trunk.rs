@@ -102,6 +102,13 @@ impl Twilio {
         Ok(trunk.read(originations))
     }
 
+    /// The trunk of this name, if there is one.
+    pub async fn find_trunk(&self, name: &str) -> Result<Option<Trunk>, CarrierError> {
+        let Some(trunk) = self.trunk_named(name).await? else { return Ok(None) };
+        let originations = self.originations(&trunk.sid).await?;
+        Ok(Some(trunk.read(originations)))
+    }
+
     /// Whether a number's calls come over a trunk.
     pub async fn is_on_trunk(&self, trunk: &str, number: &str) -> Result<bool, CarrierError> {
         let url = self.on(Host::Trunking, &["v1", "Trunks", trunk, "PhoneNumbers", number]);

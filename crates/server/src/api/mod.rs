@@ -10,6 +10,7 @@ pub mod keys;
 pub mod live;
 pub mod phone_numbers;
 pub mod request;
+pub mod sip_trunks;
 pub mod telephony;
 pub mod workspace;
 

@@ -32,6 +32,18 @@ pub struct TwilioConfig {
     pub edge: Option<String>,
     /// Another address of the REST API: a proxy or a simulator.
     pub api_base: Option<String>,
+    /// What numbers of this account fall back to in place of a page of ours: a document that is served elsewhere, for when every
+    /// server of ours is down.
+    pub fallback_url: Option<String>,
+}
+
+/// What numbers of a connection fall back to, where that is not a page of ours.
+pub fn fallback(connection: &Connection) -> Option<Url> {
+    if connection.kind != "twilio" {
+        return None;
+    }
+    let config: TwilioConfig = serde_json::from_value(connection.config.clone()).ok()?;
+    config.fallback_url?.parse().ok()
 }
 
 /// The account that a connection leads to; `None` where its settings lead nowhere.

@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::carrier::{telnyx, twilio};
 use crate::problem::Problem;
 use offhook_carriers::{Account, Bought, CarrierError, OurHooks, OwnNumber, Routing};
-use offhook_core::entity::OperationLine;
+use offhook_core::entity::{Connection, OperationLine};
 use offhook_core::provisioning::{Answer, Failure, Purchase, Request, Settings, There};
 use offhook_store::Scope;
 
@@ -16,7 +16,7 @@ pub async fn ask(app: &App, scope: &Scope, line: &OperationLine, request: Reques
         Err(problem) => return Answer::Failed(unreached(&problem)),
     };
     let label = format!("offhook {}", line.connection);
-    let Some(hooks) = hooks(app, &reached.connection.kind) else {
+    let Some(hooks) = hooks(app, &reached.connection) else {
         let reason = format!("numbers of {} are not pointed here", reached.connection.kind);
         return Answer::Failed(Failure::Refused { reason });
     };
@@ -53,19 +53,19 @@ async fn set(
     }
 }
 
-/// Where numbers of a kind of connection are sent; `None` if they are not sent here by us.
+/// Where numbers of a connection are sent; `None` if they are not sent here by us.
 ///
 /// Texts stay where they are.
-pub fn hooks(app: &App, kind: &str) -> Option<OurHooks> {
+pub fn hooks(app: &App, connection: &Connection) -> Option<OurHooks> {
     let page = |path: &str| app.public_url.page(path);
-    let pages = match kind {
+    let pages = match connection.kind.as_str() {
         "twilio" => (twilio::VOICE, twilio::VOICE_FALLBACK, twilio::STATUS),
         "telnyx" => (telnyx::VOICE, telnyx::VOICE, telnyx::VOICE),
         _ => return None,
     };
     Some(OurHooks {
         voice: page(pages.0),
-        voice_fallback: page(pages.1),
+        voice_fallback: twilio::fallback(connection).unwrap_or_else(|| page(pages.1)),
         status: page(pages.2),
         messages: None,
     })

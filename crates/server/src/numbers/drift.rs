@@ -1,7 +1,7 @@
 //! Whether numbers still lead here: somebody may have changed that at the carrier. What differs is shown, and changed by nobody unless
 //! they are told to.
 
-use super::{ask, reach};
+use super::{Reached, ask, reach};
 use crate::app::App;
 use crate::problem::{About, Kind, Problem, chain};
 use offhook_carriers::Account;
@@ -89,7 +89,7 @@ pub async fn check(app: &App, scope: &Scope, number: PhoneNumber) -> Result<Chec
         let number = app.store.number_checked(scope, &id, Some(&fault)).await.about(&id)?;
         return Ok(Checked { number, differences: vec![] });
     };
-    let ours = ours(app, account, &number, &reached.connection.kind).await.about(&id)?;
+    let ours = ours(app, &reached, &number).await.about(&id)?;
     let differences = ours.differences(&Settings(found.routing.0));
     let differences: Vec<_> = differences.into_iter().map(Difference::shown).collect();
     // Given back, it leads where it should.
@@ -105,12 +105,13 @@ pub async fn check(app: &App, scope: &Scope, number: PhoneNumber) -> Result<Chec
 
 /// What the number should be set to. At Twilio that is known without a question, also when our public URL is another by now, or the
 /// webhooks were set by hand; elsewhere it is what we have set.
-async fn ours(app: &App, account: &Account, number: &PhoneNumber, kind: &str) -> Result<Settings, Problem> {
+async fn ours(app: &App, reached: &Reached, number: &PhoneNumber) -> Result<Settings, Problem> {
+    let Reached { connection, account } = reached;
     if let (Some(route), Account::Telnyx(_)) = (&number.route, account) {
         return Ok(route.ours.clone());
     }
-    let Some(hooks) = ask::hooks(app, kind) else {
-        let detail = format!("numbers of {kind} are not pointed here");
+    let Some(hooks) = ask::hooks(app, connection) else {
+        let detail = format!("numbers of {} are not pointed here", connection.kind);
         return Err(Problem::new(Kind::Conflict, detail, "nothing is left to do"));
     };
     let label = format!("offhook {}", number.connection);

@@ -2,8 +2,10 @@
 
 use crate::house::{Answer, House, LIMIT};
 use axum::http::{Method, StatusCode};
+use offhook_carriers::sip::Listening;
 use offhook_core::Secret;
 use offhook_core::entity::Role;
+use offhook_server::trunks;
 use offhook_sim::carrier::twilio::{ForSale, OwnedNumber, RestTrouble, TwilioSettings, TwilioSim, Which};
 use offhook_store::{ConnectionSpec, Page};
 use serde_json::{Value, json};
@@ -21,6 +23,8 @@ on_both!(
     a_connection_goes_when_its_lines_may,
     a_carrier_that_is_busy_is_asked_again_and_that_is_shown,
     nobody_else_sees_or_does_any_of_it,
+    the_accounts_own_sip_trunk_is_set_up_and_taken_down,
+    a_number_falls_back_to_a_document_elsewhere_where_one_is_set,
 );
 
 const ACCOUNT: &str = "AC00000000000000000000000000000001";
@@ -400,4 +404,79 @@ async fn nobody_else_sees_or_does_any_of_it(house: House) {
     );
     assert_eq!(viewer.await.status, StatusCode::FORBIDDEN);
     assert!(exchange.sim.number(NEW).is_none() && exchange.sim.number(OWN).is_some());
+}
+
+async fn the_accounts_own_sip_trunk_is_set_up_and_taken_down(house: House) {
+    let exchange = Exchange::open(house).await;
+    let path = format!("/api/connections/{}/sip-trunk", exchange.connection);
+    let set_up = async |numbers: &[&str]| {
+        let body = json!({ "numbers": numbers, "inbound_agent": exchange.agent });
+        exchange.house.post(&path, body).await
+    };
+    conflict(&set_up(&[OWN]).await, &["does not listen for SIP"]);
+    let listening = Listening {
+        udp: Some((Ipv4Addr::LOCALHOST, 0).into()),
+        tcp: None,
+        tls: None,
+        public_host: Some("phone.example".into()),
+        public_media: Some(Ipv4Addr::LOCALHOST.into()),
+        rtp_ports: 41_000..=41_099,
+    };
+    trunks::start(&exchange.house.app, listening).await.unwrap();
+    let port = exchange.house.app.trunks.agent().unwrap().listening().0.unwrap().port();
+    conflict(&set_up(&["+13125559999"]).await, &["+13125559999", "line"]);
+    assert_eq!(set_up(&[]).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+
+    let made = set_up(&[OWN]).await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.text());
+    let made = made.json();
+    assert_eq!(made["origination"], format!("sip:phone.example:{port};transport=udp"));
+    assert_eq!(
+        (&made["connection"]["kind"], &made["connection"]["name"]),
+        (&json!("sip"), &json!("line trunk"))
+    );
+    assert_eq!(exchange.setting(OWN, "trunk_sid").as_deref(), made["trunk"].as_str());
+    assert_eq!(
+        exchange.setting(OWN, "voice_url").as_deref(),
+        Some(OLD_PAGE),
+        "it stays for when the trunk goes"
+    );
+    let again = set_up(&[OWN]).await.json();
+    assert_eq!((&again["trunk"], &again["connection"]["id"]), (&made["trunk"], &made["connection"]["id"]));
+    let numbers = exchange.house.get("/api/phone-numbers").await.json();
+    let number = &numbers["items"][0];
+    assert_eq!(numbers["items"].as_array().map(Vec::len), Some(1), "{numbers:#}");
+    assert_eq!(
+        (&number["e164"], &number["connection"], &number["status"]),
+        (&json!(OWN), &made["connection"]["id"], &json!("active")),
+        "{number:#}"
+    );
+
+    let gone = exchange.house.delete(&path).await;
+    assert_eq!(exchange.over(&gone).await["status"], "done");
+    assert_eq!(exchange.setting(OWN, "trunk_sid").as_deref(), Some(""));
+    assert_eq!(exchange.house.get("/api/phone-numbers").await.json()["items"], json!([]));
+    assert_eq!(
+        exchange.house.delete(&path).await.status,
+        StatusCode::NO_CONTENT,
+        "there is nothing left to do"
+    );
+}
+
+async fn a_number_falls_back_to_a_document_elsewhere_where_one_is_set(house: House) {
+    const ELSEWHERE: &str = "https://handler.example/put-through";
+    let exchange = Exchange::open(house).await;
+    let id = exchange.done(&exchange.import(OWN).await).await;
+    let fallback = || exchange.setting(OWN, "voice_fallback_url").unwrap();
+    assert_eq!(fallback(), "https://offhook.example/hooks/twilio/voice-fallback");
+    let config = json!({ "api_base": exchange.sim.base_url(), "fallback_url": ELSEWHERE });
+    let path = format!("/api/connections/{}", exchange.connection);
+    assert_eq!(exchange.house.patch(&path, json!({ "config": config })).await.status, StatusCode::OK);
+    // What is set is not what shall be: that is told, and put right with one request.
+    exchange.house.post(&format!("/api/phone-numbers/{id}/check"), json!({})).await;
+    let number = exchange.number(&id).await;
+    assert!(number["status_reason"].as_str().unwrap().contains(ELSEWHERE), "{number:#}");
+    let taken = exchange.house.post(&format!("/api/phone-numbers/{id}/take-back"), json!({})).await;
+    exchange.done(&taken).await;
+    assert_eq!(fallback(), ELSEWHERE);
 }

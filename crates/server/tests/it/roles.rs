@@ -75,7 +75,10 @@ async fn nothing_of_another_organization_can_be_reached(house: House) {
     for (method, route, _) in ROUTES.iter().filter(|(_, route, _)| route.contains("{id}")) {
         let id = ids.iter().find(|(resource, _)| route.contains(resource)).map_or(&call, |(_, id)| id);
         let path = route.replace("{id}", id).replace("{version}", &version);
-        let body = (*method == Method::PATCH || route.ends_with("/release")).then(|| json!({}));
+        let body = match *route {
+            "/api/connections/{id}/sip-trunk" => Some(json!({ "numbers": ["+14155550100"] })),
+            route => (*method == Method::PATCH || route.ends_with("/release")).then(|| json!({})),
+        };
         let answer = house.send(method.clone(), &path, Some(&stranger), body).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {route}: {}", answer.text());
     }
