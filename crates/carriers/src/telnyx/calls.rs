@@ -237,7 +237,9 @@ impl Telnyx {
         put(&mut fields, "link_to", call.link_to.as_deref());
         if call.shows_linked_caller {
             if call.link_to.is_none() {
-                return Err(CarrierError::NotAskable("only a call that belongs to another can show its caller"));
+                return Err(CarrierError::NotAskable(
+                    "only a call that belongs to another can show its caller",
+                ));
             }
             // The number of the other call's caller then stands in the place of `from`.
             put(&mut fields, "bridge_intent", Some(true));
