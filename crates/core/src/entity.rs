@@ -290,6 +290,8 @@ pub struct Call {
     pub from: Pii<String>,
     /// Who was called.
     pub to: Pii<String>,
+    /// The number that passed the call on to ours, where the network told.
+    pub forwarded_from: Option<Pii<String>>,
     /// The revision of the call machine that writes its log.
     pub log_revision: u32,
     /// The node that holds its lease, or held it last.
@@ -302,6 +304,33 @@ pub struct Call {
     pub answered_at_us: Option<i64>,
     /// When it ended.
     pub ended_at_us: Option<i64>,
+}
+
+/// One party's connection in a call, as far as it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// Its place in the call: 0 is the caller, or whom we rang to be one; then those who were rung from the call.
+    pub number: u32,
+    /// Whose it is.
+    pub role: LegRole,
+    /// The carrier account that it goes through.
+    pub connection: ConnectionId,
+    /// The carrier's id of it, unique within the connection; `None`: the carrier has not told it, or has none.
+    pub carrier_call: Option<String>,
+    /// Who was rung.
+    pub to: Pii<String>,
+    /// When it was rung.
+    pub dialled_at_us: i64,
+    /// When it was picked up.
+    pub answered_at_us: Option<i64>,
+    /// When it and the caller began to hear each other.
+    pub bridged_at_us: Option<i64>,
+    /// The carrier lets them hear each other: it does not end with our process.
+    pub at_carrier: bool,
+    /// When it ended.
+    pub ended_at_us: Option<i64>,
+    /// Why it ended, in a word.
+    pub outcome: Option<String>,
 }
 
 /// Something said or written, as it was heard or delivered.
@@ -562,6 +591,13 @@ words! {
         Answered = "answered",
         /// It is over.
         Ended = "ended",
+    }
+    /// Whose leg it is.
+    LegRole, "role of a leg" {
+        /// Who called, or whom we rang to be connected to somebody.
+        Caller = "caller",
+        /// A person who was rung from the call.
+        Human = "human",
     }
     /// Who said something.
     MessageRole, "message role" {

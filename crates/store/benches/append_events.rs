@@ -94,6 +94,7 @@ async fn calls(store: &Store, count: usize) -> Vec<CallLease> {
             direction: Direction::Inbound,
             from: Pii::new("+14155550199".into()),
             to: Pii::new("+14155550100".into()),
+            forwarded_from: None,
             plan: "{}".into(),
             log_revision: 1,
         };

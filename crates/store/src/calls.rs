@@ -36,6 +36,8 @@ pub struct NewCall {
     pub from: Pii<String>,
     /// Who is called.
     pub to: Pii<String>,
+    /// The number that passed the call on to ours, where the network told.
+    pub forwarded_from: Option<Pii<String>>,
     /// Everything the call may depend on, as JSON text: a replay begins with it.
     pub plan: String,
     /// The revision of the call machine that will write the log.
@@ -248,6 +250,7 @@ impl Store {
             answered_at_us: None,
             ended_at_us: None,
             incarnation: Some(node.incarnation.clone()),
+            forwarded_from: new.forwarded_from.as_ref().map(storable),
         };
         tenant::insert::<conversation::Entity>(&tx, (&conversation).into()).await?;
         tenant::insert::<call::Entity>(&tx, row).await?;

@@ -4,7 +4,7 @@ use crate::error::StoreError;
 use crate::rows;
 use offhook_core::Pii;
 use offhook_core::entity::{
-    Agent, AgentVersion, ApiKey, AuditEvent, Call, CallEvent, CallSnapshot, Connection, Conversation,
+    Agent, AgentVersion, ApiKey, AuditEvent, Call, CallEvent, CallSnapshot, Connection, Conversation, Leg,
     Message, NumberRoute, OperationLine, OperationStep, Organization, PhoneNumber, ToolCall, Usage,
     Workspace,
 };
@@ -331,12 +331,33 @@ impl TryFrom<rows::call::Model> for Call {
             ended_reason: row.ended_reason,
             from: Pii::new(row.from_address),
             to: Pii::new(row.to_address),
+            forwarded_from: row.forwarded_from.map(Pii::new),
             log_revision: narrow("call.log_revision", row.log_revision)?,
             node: row.node,
             lease_expires_at_us: row.lease_expires_at_us,
             started_at_us: row.started_at_us,
             answered_at_us: row.answered_at_us,
             ended_at_us: row.ended_at_us,
+        })
+    }
+}
+
+impl TryFrom<rows::leg::Model> for Leg {
+    type Error = StoreError;
+
+    fn try_from(row: rows::leg::Model) -> Result<Self, StoreError> {
+        Ok(Leg {
+            number: narrow("leg.number", row.number)?,
+            role: parse("leg.role", &row.role)?,
+            connection: parse("leg.connection", &row.connection)?,
+            carrier_call: row.carrier_call,
+            to: Pii::new(row.to_address),
+            dialled_at_us: row.dialled_at_us,
+            answered_at_us: row.answered_at_us,
+            bridged_at_us: row.bridged_at_us,
+            at_carrier: row.at_carrier,
+            ended_at_us: row.ended_at_us,
+            outcome: row.outcome,
         })
     }
 }

@@ -17,6 +17,7 @@ mod environment;
 mod error;
 mod keeping;
 mod lease;
+mod legs;
 mod migrations;
 mod numbers;
 mod operations;

@@ -181,6 +181,23 @@ tables! {
         answered_at_us: Option<i64>,
         ended_at_us: Option<i64>,
         incarnation: Option<String>,
+        forwarded_from: Option<String>,
+    }
+    leg "leg" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        call: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        number: i64,
+        role: String,
+        connection: String,
+        carrier_call: Option<String>,
+        to_address: String,
+        dialled_at_us: i64,
+        answered_at_us: Option<i64>,
+        bridged_at_us: Option<i64>,
+        at_carrier: bool,
+        ended_at_us: Option<i64>,
+        outcome: Option<String>,
     }
     message "message" {
         #[sea_orm(primary_key, auto_increment = false)]

@@ -68,6 +68,8 @@ pub struct NewCall {
     pub client_state: Option<String>,
     /// The call that it belongs to: both are of one session then.
     pub link_to: Option<String>,
+    /// The other phone shows who rings in that call, not [`NewCall::from`].
+    pub shows_linked_caller: bool,
     /// Keys to press once somebody picks up.
     pub keys: Option<Pii<String>>,
     /// Seconds to let it ring; Telnyx's default is 30.
@@ -162,6 +164,22 @@ impl Telnyx {
         self.act(carrier_call, "transfer", fields, command_id).await
     }
 
+    /// Lets a call and another one of the account hear each other; `call.bridged` says when they do. A call that was bridged by this
+    /// command is not hung up when the other one is, and is still ours.
+    pub async fn bridge(
+        &self,
+        carrier_call: &str,
+        other: &str,
+        command_id: &str,
+    ) -> Result<(), CarrierError> {
+        let fields = Map::from_iter([
+            ("call_control_id".into(), other.into()),
+            ("park_after_unbridge".into(), "self".into()),
+            ("prevent_double_bridge".into(), true.into()),
+        ]);
+        self.act(carrier_call, "bridge", fields, command_id).await
+    }
+
     /// Presses keys in a live call: digits, `*`, `#`, `A` to `D`, `w` (half a second) and `W` (a second) to wait.
     pub async fn press(
         &self,
@@ -217,6 +235,15 @@ impl Telnyx {
         put(&mut fields, "to", Some(call.to.expose().as_str()));
         put(&mut fields, "from", Some(call.from.expose().as_str()));
         put(&mut fields, "link_to", call.link_to.as_deref());
+        if call.shows_linked_caller {
+            if call.link_to.is_none() {
+                return Err(CarrierError::NotAskable(
+                    "only a call that belongs to another can show its caller",
+                ));
+            }
+            // The number of the other call's caller then stands in the place of `from`.
+            put(&mut fields, "bridge_intent", Some(true));
+        }
         put(&mut fields, "send_digits_on_answer", call.keys.as_ref().map(checked_keys).transpose()?);
         put(&mut fields, "timeout_secs", call.ring_timeout_s);
         put(&mut fields, "time_limit_secs", call.time_limit_s);

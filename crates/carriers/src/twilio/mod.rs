@@ -18,4 +18,4 @@ pub use calls::{CallFilter, NewCall, Steer};
 pub use errors::sentence;
 pub use rest::{Credentials, NotAHost, Twilio, api_host, is_account, is_api_key};
 pub use trunk::{Origination, Trunk, TrunkWish};
-pub use twiml::{Answer, AnswerError, Dial, MediaStream, Rejection, Speech, Tones, Verb};
+pub use twiml::{Answer, AnswerError, Dial, MediaStream, Rejection, Room, Speech, Tones, Verb};

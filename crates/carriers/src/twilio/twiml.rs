@@ -53,6 +53,8 @@ pub enum Verb {
     },
     /// Put the caller through to a phone.
     Dial(Dial),
+    /// Let the call meet another in a room.
+    Join(Room),
     /// Ask this page what to do next.
     Redirect(Url),
     /// End the call.
@@ -92,6 +94,14 @@ pub struct Dial {
     pub answer_on_bridge: bool,
     /// The page to ask afterwards; with it, nothing that follows in this answer runs.
     pub after: Option<Url>,
+}
+
+/// A room in which two calls hear each other, silent until both are there and over when one leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    name: Secret<String>,
+    after: Url,
+    reports: Url,
 }
 
 /// Keys to press: digits, `*`, `#`, `A` to `D`, and `w` (half a second) or `W` (a second) to wait.
@@ -161,6 +171,7 @@ impl Verb {
         match self {
             Verb::Connect(stream) => return stream.write(xml),
             Verb::Dial(dial) => return dial.write(xml),
+            Verb::Join(room) => return room.write(xml),
             Verb::Say(speech) => xml
                 .create_element("Say")
                 .with_some("voice", speech.voice.as_deref())
@@ -279,6 +290,31 @@ impl Dial {
     }
 }
 
+impl Room {
+    /// The room of this name, which nobody else can guess: whoever knows it can listen. The page `after` is asked when the call has
+    /// left, `reports` is told who comes and goes.
+    pub fn new(name: Secret<String>, after: Url, reports: Url) -> Self {
+        Room { name, after, reports }
+    }
+
+    fn write(&self, xml: &mut Xml) -> io::Result<()> {
+        let dial = xml.create_element("Dial").with_some("action", Some(self.after.as_str()));
+        dial.write_inner_content(|xml| {
+            xml.create_element("Conference")
+                .with_some("beep", Some("false"))
+                .with_some("startConferenceOnEnter", Some("true"))
+                .with_some("endConferenceOnExit", Some("true"))
+                // Empty: no music while the other is on the way.
+                .with_some("waitUrl", Some(""))
+                .with_some("statusCallback", Some(self.reports.as_str()))
+                .with_some("statusCallbackEvent", Some("start end join leave"))
+                .write_text(self.name.expose())
+                .map(drop)
+        })?;
+        Ok(())
+    }
+}
+
 impl Tones {
     /// Reads keys to press.
     pub fn new(keys: &str) -> Result<Self, AnswerError> {
@@ -367,6 +403,22 @@ mod tests {
             ]),
             expect![[
                 r#"<?xml version="1.0" encoding="UTF-8"?><Response><Say voice="Polly.Amy" language="en-GB">Sorry, fish &amp; chips &lt; 5 £</Say><Play>https://offhook.example/hold.mp3?a=1&amp;b=2</Play><Play digits="1ww2#"/><Pause length="3"/><Dial callerId="+14155550101" timeout="20" timeLimit="3600" answerOnBridge="true" action="https://offhook.example/twilio/dialled"><Number>+14155550123</Number><Number>+14155550124</Number></Dial><Hangup/></Response>"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn two_calls_meet_in_a_room_without_beep_or_music() {
+        let room = Room::new(
+            Secret::new("r00m".to_owned()),
+            url("https://offhook.example/twilio/over"),
+            url("https://offhook.example/twilio/room"),
+        );
+        assert!(!format!("{room:?}").contains("r00m"), "whoever knows the name can listen");
+        check(
+            Answer::Run(vec![Verb::Join(room)]),
+            expect![[
+                r#"<?xml version="1.0" encoding="UTF-8"?><Response><Dial action="https://offhook.example/twilio/over"><Conference beep="false" startConferenceOnEnter="true" endConferenceOnExit="true" waitUrl="" statusCallback="https://offhook.example/twilio/room" statusCallbackEvent="start end join leave">r00m</Conference></Dial></Response>"#
             ]],
         );
     }

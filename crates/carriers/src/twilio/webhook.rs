@@ -72,6 +72,28 @@ pub struct Signed<'a> {
     idempotency_token: Option<&'a str>,
 }
 
+/// Who came into a room or went, or that it began or is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomReport {
+    /// The call that came or went.
+    pub carrier_call: Option<String>,
+    /// What happened.
+    pub change: RoomChange,
+}
+
+/// What happens to a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomChange {
+    /// Two are in and hear each other.
+    Started,
+    /// A call came in.
+    Joined,
+    /// A call has left.
+    Left,
+    /// Nobody is left.
+    Ended,
+}
+
 /// Why a webhook is not believed or not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
@@ -261,6 +283,23 @@ impl<'a> Signed<'a> {
             leg: self.value("DialCallSid").map(str::to_owned),
             duration_s: self.value("DialCallDuration").and_then(|s| s.parse().ok()),
         })
+    }
+
+    /// The status callback of a room: who came or went. `None`: an event that changes nothing for the two in it.
+    ///
+    /// Whether events carry their long names (`participant-join`) or the short ones that they are asked for by (`join`) is not
+    /// documented.
+    pub fn room(&self) -> Result<Option<RoomReport>, WebhookError> {
+        let event = self.value("StatusCallbackEvent").ok_or(WebhookError::Missing("StatusCallbackEvent"))?;
+        let change = match event {
+            "conference-start" | "start" => RoomChange::Started,
+            "conference-end" | "end" => RoomChange::Ended,
+            "participant-join" | "join" => RoomChange::Joined,
+            "participant-leave" | "leave" => RoomChange::Left,
+            _ => return Ok(None),
+        };
+        let carrier_call = self.value("CallSid").map(|_| self.id("CallSid")).transpose()?;
+        Ok(Some(RoomReport { carrier_call, change }))
     }
 
     /// The body of a webhook that came as JSON.
@@ -549,6 +588,27 @@ mod tests {
         assert_eq!(strange.dial_over().err(), Some(WebhookError::Missing("DialCallStatus")));
     }
 
+    #[test]
+    fn a_room_tells_who_comes_and_goes_in_long_names_or_short_ones() {
+        for (event, change) in [
+            ("participant-join", Some(RoomChange::Joined)),
+            ("join", Some(RoomChange::Joined)),
+            ("conference-start", Some(RoomChange::Started)),
+            ("start", Some(RoomChange::Started)),
+            ("participant-leave", Some(RoomChange::Left)),
+            ("conference-end", Some(RoomChange::Ended)),
+            ("participant-mute", None),
+        ] {
+            let body = format!("ConferenceSid=CF1&FriendlyName=r&CallSid=CA1&StatusCallbackEvent={event}");
+            let report = signed(&body).room().unwrap();
+            assert_eq!(report.as_ref().map(|report| report.change), change, "{event}");
+            assert!(report.is_none_or(|report| report.carrier_call.as_deref() == Some("CA1")));
+        }
+        let begun = signed("ConferenceSid=CF1&StatusCallbackEvent=conference-start").room().unwrap();
+        assert_eq!(begun, Some(RoomReport { carrier_call: None, change: RoomChange::Started }));
+        assert!(signed("ConferenceSid=CF1").room().is_err());
+    }
+
     proptest! {
         #[test]
         fn no_request_makes_it_panic(
@@ -573,11 +633,12 @@ mod tests {
             let form = values.into_iter().map(|(name, value)| (PARAMETERS[name].into(), value.into())).collect();
             let signed = Signed { form, json: None, idempotency_token: None };
             let _ = (signed.ring(), signed.trouble(), signed.status(), signed.stream());
-            let _ = (signed.media_over(), signed.dial_over());
+            let _ = (signed.media_over(), signed.dial_over(), signed.room());
         }
     }
 
-    const PARAMETERS: [&str; 13] = [
+    const PARAMETERS: [&str; 14] = [
+        "StatusCallbackEvent",
         "CallSid",
         "AccountSid",
         "From",

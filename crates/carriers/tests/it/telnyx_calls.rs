@@ -46,7 +46,7 @@ async fn a_wideband_stream_begins_after_the_answer_which_cannot_ask_for_its_rate
 
 #[tokio::test]
 async fn every_command_says_what_is_to_be_done() {
-    let carrier = StandIn::answering(std::iter::repeat_with(accepted).take(8)).await;
+    let carrier = StandIn::answering(std::iter::repeat_with(accepted).take(9)).await;
     let telnyx = telnyx(&carrier);
     telnyx.hang_up(CALL, "c1").await.unwrap();
     telnyx.reject(CALL, Rejection::Declined, "c2").await.unwrap();
@@ -56,9 +56,11 @@ async fn every_command_says_what_is_to_be_done() {
     telnyx.speak(CALL, &Pii::new("Guten Tag".into()), &"de-AT".parse().unwrap(), "c6").await.unwrap();
     telnyx.refer(CALL, &Pii::new("sip:ada@offhook.example".into()), "c7").await.unwrap();
     telnyx.transfer(CALL, &transfer(), "c8").await.unwrap();
-    let actions = ["hangup", "reject", "reject", "streaming_stop", "send_dtmf", "speak", "refer", "transfer"];
+    telnyx.bridge(CALL, "v3:person", "c9").await.unwrap();
+    let actions =
+        ["hangup", "reject", "reject", "streaming_stop", "send_dtmf", "speak", "refer", "transfer", "bridge"];
     assert_eq!(asked(&carrier), actions.map(action));
-    let bodies: Vec<Value> = (0..8).map(|index| body(&carrier, index)).collect();
+    let bodies: Vec<Value> = (0..9).map(|index| body(&carrier, index)).collect();
     assert_eq!(
         bodies,
         [
@@ -72,6 +74,10 @@ async fn every_command_says_what_is_to_be_done() {
             json!({
                 "command_id": "c8", "to": "+14155550199", "from": "+14155550101", "timeout_secs": 20,
                 "target_leg_client_state": "Y252XzE=",
+            }),
+            json!({
+                "command_id": "c9", "call_control_id": "v3:person", "park_after_unbridge": "self",
+                "prevent_double_bridge": true,
             }),
         ]
     );
@@ -115,8 +121,12 @@ async fn what_cannot_be_asked_is_not_sent() {
     not_askable(telnyx.speak(CALL, &Pii::new(" ".into()), &english, "c").await);
     not_askable(telnyx.speak(CALL, &Pii::new("a".repeat(3_001)), &english, "c").await);
     not_askable(telnyx.start_stream(CALL, &stream(Coding::Linear { rate_hz: 22_050 }), "c").await);
-    let long = NewCall { time_limit_s: Some(14_401), ..new_call() };
-    not_askable(telnyx.dial(&long, "c").await.map(drop));
+    for wrong in [
+        NewCall { time_limit_s: Some(14_401), ..new_call() },
+        NewCall { link_to: None, shows_linked_caller: true, ..new_call() },
+    ] {
+        not_askable(telnyx.dial(&wrong, "c").await.map(drop));
+    }
     assert!(asked(&carrier).is_empty());
 }
 
@@ -131,6 +141,7 @@ async fn a_call_is_made_once() {
         body(&carrier, 0),
         json!({
             "connection_id": APPLICATION, "to": "+14155550199", "from": "+14155550101", "link_to": "v3:caller",
+            "bridge_intent": true,
             "send_digits_on_answer": "W12#", "timeout_secs": 20, "time_limit_secs": 3600, "command_id": "cmd_1",
             "client_state": "Y252XzE=", "stream_url": "wss://offhook.example/hooks/telnyx/media?t=ticket",
             "stream_track": "inbound_track", "stream_codec": "L16", "stream_bidirectional_mode": "rtp",
@@ -200,6 +211,7 @@ pub fn new_call() -> NewCall {
         stream: Some(stream(Coding::WIDE)),
         client_state: Some("cnv_1".into()),
         link_to: Some("v3:caller".into()),
+        shows_linked_caller: true,
         keys: Some(Pii::new("W12#".into())),
         ring_timeout_s: Some(20),
         time_limit_s: Some(3600),

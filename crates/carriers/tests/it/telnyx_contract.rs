@@ -121,7 +121,7 @@ async fn our_application_and_profile(contract: &mut Contract) {
 }
 
 async fn commands(contract: &mut Contract) {
-    let replies = std::iter::repeat_with(accepted).take(12).collect();
+    let replies = std::iter::repeat_with(accepted).take(13).collect();
     checked(contract, replies, async |telnyx| {
         for coding in [Coding::MU_LAW, Coding::A_LAW, Coding::WIDE] {
             telnyx.answer(CALL, &stream(coding), Some("cnv_1"), "c").await.unwrap();
@@ -135,6 +135,7 @@ async fn commands(contract: &mut Contract) {
         telnyx.speak(CALL, &Pii::new("Hello".into()), &"en-US".parse().unwrap(), "c").await.unwrap();
         telnyx.refer(CALL, &Pii::new("sip:ada@offhook.example".into()), "c").await.unwrap();
         telnyx.transfer(CALL, &transfer(), "c").await.unwrap();
+        telnyx.bridge(CALL, "v3:person", "c").await.unwrap();
     })
     .await;
 }

@@ -65,6 +65,7 @@ pub async fn ring(
         direction: Direction::Inbound,
         from: ring.from.text().clone(),
         to: ring.to.text().clone(),
+        forwarded_from: ring.forwarded_from.as_ref().map(|from| from.text().clone()),
         plan: serde_json::to_string(&ready.plan).unwrap_or_default(),
         log_revision: LOG_REVISION,
     };

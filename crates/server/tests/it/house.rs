@@ -285,6 +285,7 @@ impl House {
             direction: Direction::Inbound,
             from: Pii::new(CALLER.into()),
             to: Pii::new(CALLED.into()),
+            forwarded_from: None,
             plan: serde_json::to_string(&AgentConfig::default().plan()).unwrap(),
             log_revision: LOG_REVISION,
         };

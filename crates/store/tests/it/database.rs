@@ -145,6 +145,7 @@ impl Tenant {
             direction: Direction::Inbound,
             from: Pii::new("+14155550199".into()),
             to: Pii::new(self.number.e164.to_string()),
+            forwarded_from: Some(Pii::new("+14155550123".into())),
             plan: r#"{"greeting":"hello"}"#.into(),
             log_revision: 1,
         }

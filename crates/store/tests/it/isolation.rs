@@ -40,6 +40,7 @@ const WITHOUT_SCOPE: &[&str] = &[
     "claim_operations",
     "claim_unchecked",
     "hold_operation",
+    "keep_leg",
     "save_operation",
     "node_seen",
     "renew_leases",
@@ -157,6 +158,7 @@ const CASES: &[Case] = cases! {
     };
     (load_log, Workspace, NotFound): |t| t.store.load_log(&t.intruder, &t.victim.call, LogFrom::Start);
     (load_log, Workspace, NotFound): |t| t.store.load_log(&t.intruder, &t.victim.call, LogFrom::Snapshot);
+    (legs, Workspace, NotFound): |t| t.store.legs(&t.intruder, &t.victim.call);
     (messages, Workspace, NotFound): |t| t.store.messages(&t.intruder, &t.victim.call);
     (number, Workspace, NotFound): |t| t.store.number(&t.intruder, &t.victim.tenant.number.id);
     (number_checked, Workspace, NotFound): |t| {

@@ -10,6 +10,7 @@ mod connections;
 mod failures;
 mod isolation;
 mod leases;
+mod legs;
 mod log;
 mod numbers;
 mod operations;
