@@ -17,7 +17,7 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
-from twilio.twiml.voice_response import Gather, VoiceResponse
+from twilio.twiml.voice_response import Dial, Gather, VoiceResponse
 
 BASE_URL, ACCOUNT, TOKEN, NUMBER, HUMAN = sys.argv[1:]
 LIMIT_S = 20
@@ -186,12 +186,31 @@ held = client.calls.create(to=HUMAN, from_=NUMBER, url=f"{here}/answered")
 webhook("/answered")
 assert held.update(status="completed").sid == held.sid
 
+room = VoiceResponse()
+dial = Dial(action=f"{here}/left")
+dial.conference("desk", wait_url="", beep="false", participant_label="human", status_callback=f"{here}/room",
+                status_callback_event="start end join leave")
+room.append(dial)
+human = client.calls.create(to=HUMAN, from_=NUMBER, twiml=str(room))
+params, valid = webhook("/room")
+assert valid and params["StatusCallbackEvent"] == ["participant-join"], params
+conference = client.conferences.list(friendly_name="desk", status="init")[0]
+assert conference.sid == params["ConferenceSid"][0] and isinstance(conference.date_created, datetime)
+inside = conference.participants.list()
+assert [(one.call_sid, one.label, one.status) for one in inside] == [(human.sid, "human", "connected")], inside
+assert conference.participants(human.sid).update(muted=True).muted is True
+assert conference.update(status="completed").reason_conference_ended == "conference-ended-via-api"
+asked_then = sorted(asked.get(timeout=LIMIT_S)[0] for _ in range(3))
+assert asked_then == ["/left", "/room", "/room"], asked_then
+human.update(status="completed")
+held_calls = len(client.calls.list(to=HUMAN))
+
 today = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
 for _ in range(3):
     last = client.calls.create(to=HUMAN, from_=NUMBER, twiml="<Response/>")
-assert len(client.calls.list(to=HUMAN, page_size=2)) == 5
+assert len(client.calls.list(to=HUMAN, page_size=2)) == held_calls + 3
 assert len(client.calls.list(to=HUMAN, limit=3, page_size=2)) == 3
-assert len(client.calls.list(to=HUMAN, start_time_after=today)) == 5
+assert len(client.calls.list(to=HUMAN, start_time_after=today)) == held_calls + 3
 assert client.calls.list(to=HUMAN, start_time_before=today) == []
 assert client.calls.list(from_=NUMBER, page_size=1, limit=1)[0].sid == last.sid
 assert client.messages.list(limit=1) == []

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a real server in real time, with ids that nobody chose")]
 
 mod network;
+mod person;
 mod phone;
 mod playout;
 mod robot;
@@ -12,5 +13,6 @@ pub mod telnyx;
 pub mod twilio;
 
 pub use network::Proxy;
+pub use person::{Person, Pickup};
 pub use phone::{Events, LineEvent, NotInTime, Party, Phone, Recording, SAMPLES_PER_MS, StreamLoss, What};
 pub use robot::{CallerStep, RobotReport, RobotTurn, follow};

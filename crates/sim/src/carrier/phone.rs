@@ -185,6 +185,11 @@ impl Phone {
         self.line.tell();
     }
 
+    /// When the call was placed: the beginning of call time, and of both sides of the recording.
+    pub fn placed_at(&self) -> Instant {
+        self.line.start
+    }
+
     /// Call time: milliseconds since the call was placed.
     pub fn now_ms(&self) -> u64 {
         self.line.now() / SAMPLES_PER_MS
@@ -399,12 +404,31 @@ impl Line {
 
     /// Delivers a frame from another telephone, each at its exact place behind the one before.
     pub(super) fn hear_from(&self, other: &Line, at: u64, pcm: &[i16]) -> Result<(), Full> {
+        let due = self.bridged(other, at).max(self.now());
+        self.lock().playout.play(due, pcm)
+    }
+
+    /// Where a sample of another telephone is due on this one.
+    fn bridged(&self, other: &Line, at: u64) -> u64 {
         let samples = |earlier: Instant, later: Instant| {
             later.saturating_duration_since(earlier).as_micros() as u64 * SAMPLES_PER_MS / 1_000
         };
         let here = (at + samples(self.start, other.start)).saturating_sub(samples(other.start, self.start));
-        let due = (here + BRIDGE_DELAY_MS * SAMPLES_PER_MS).max(self.now());
-        self.lock().playout.play(due, pcm)
+        here + BRIDGE_DELAY_MS * SAMPLES_PER_MS
+    }
+
+    /// Delivers a frame from another telephone into what else is to be heard then, behind what was `given` of it before.
+    pub(super) fn mix_from(&self, other: &Line, at: u64, pcm: &[i16], given: &mut u64) -> Result<(), Full> {
+        let now = self.now();
+        let start = self.bridged(other, at).max(*given).max(now);
+        *given = start + pcm.len() as u64;
+        self.lock().playout.mix(now, start, pcm)
+    }
+
+    /// Delivers audio into what else is to be heard, from now on.
+    pub(super) fn mix(&self, pcm: &[i16]) -> Result<(), Full> {
+        let now = self.now();
+        self.lock().playout.mix(now, now, pcm)
     }
 
     pub(super) fn mark(&self, name: String) -> Result<(), Full> {

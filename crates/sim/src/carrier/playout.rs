@@ -36,6 +36,18 @@ impl Playout {
         Ok(())
     }
 
+    /// Adds audio to what sounds from `at` on, as a conference does with several voices.
+    pub(super) fn mix(&mut self, now: u64, at: u64, pcm: &[i16]) -> Result<(), Full> {
+        if (at + pcm.len() as u64).saturating_sub(now) > MAX_WAITING_SAMPLES {
+            return Err(Full);
+        }
+        self.pad_to(at + pcm.len() as u64);
+        for (sounding, sample) in self.heard[at as usize..].iter_mut().zip(pcm) {
+            *sounding = sounding.saturating_add(*sample);
+        }
+        Ok(())
+    }
+
     /// Queues a mark behind the audio that is waiting; it is due at once where nothing is.
     pub(super) fn mark(&mut self, now: u64, name: String) -> Result<(), Full> {
         if self.marks.len() >= MAX_WAITING_MARKS {
@@ -113,6 +125,15 @@ mod tests {
         assert_eq!(playout.between(149, 151), [7, 0]);
         playout.play(200, &[9; 2]).unwrap();
         assert_eq!(playout.between(199, 203), [0, 9, 9, 0]);
+    }
+
+    #[test]
+    fn voices_that_are_mixed_sound_together() {
+        let mut playout = Playout::default();
+        playout.mix(0, 2, &[1, 1]).unwrap();
+        playout.mix(0, 3, &[i16::MAX, 5]).unwrap();
+        assert_eq!(playout.between(0, 6), [0, 0, 1, i16::MAX, 5, 0]);
+        assert_eq!(playout.mix(0, MAX_WAITING_SAMPLES, &[1]), Err(Full));
     }
 
     #[test]

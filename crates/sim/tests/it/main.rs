@@ -2,6 +2,7 @@
 
 mod carrier;
 mod carrier_numbers;
+mod carrier_people;
 mod carrier_sip;
 mod customer;
 mod provider;

@@ -269,6 +269,11 @@ impl Call {
         self.changed.send_replace(());
     }
 
+    /// What lets the number of an inbound caller be shown to whom the call is forwarded.
+    pub(super) fn token(&self) -> String {
+        format!("%7B%22parentCallInfoToken%22%3A%22{}%22%7D", &self.sid[2..])
+    }
+
     /// Picks up: from here on both sides can be heard.
     pub(super) fn answer(&self) {
         self.move_to(CallStatus::InProgress);
@@ -334,6 +339,9 @@ impl Call {
         params.add_known("ForwardedFrom", self.forwarded_from.as_deref());
         params.add_known("CallerName", self.caller_name.as_deref());
         params.add_known("ParentCallSid", self.parent.as_deref());
+        if self.direction == Direction::Inbound {
+            params.add("CallToken", &self.token());
+        }
         if self.direction == Direction::Inbound && self.from.starts_with("+1") {
             params.add("StirVerstat", "TN-Validation-Passed-A");
         }
@@ -370,23 +378,28 @@ impl Call {
     }
 }
 
+/// Parameters of a request, in order.
 #[derive(Default)]
-struct Params(Vec<(String, String)>);
+pub(super) struct Params(pub(super) Vec<(String, String)>);
 
 impl Params {
-    fn add(&mut self, name: &str, value: &str) {
+    pub(super) fn add(&mut self, name: &str, value: &str) {
         self.0.push((name.to_owned(), value.to_owned()));
     }
 
-    fn add_known(&mut self, name: &str, value: Option<&str>) {
+    pub(super) fn add_known(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.add(name, value);
         }
     }
 }
 
-/// Sends the callbacks of one call in the way that was asked for, until the call drops the sender.
-fn deliver(sim: Arc<Sim>, call_sid: String, delivery: CallbackDelivery) -> mpsc::UnboundedSender<Request> {
+/// Sends the callbacks of one call or conference in the way that was asked for, until the sender is dropped.
+pub(super) fn deliver(
+    sim: Arc<Sim>,
+    call_sid: String,
+    delivery: CallbackDelivery,
+) -> mpsc::UnboundedSender<Request> {
     let (sender, mut requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         // Best effort, as documented: a failure is shown in the debugger, and that is all.

@@ -9,9 +9,10 @@ use offhook_media::dtmf::{self, Keying};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::super::person;
 use super::super::phone::{FromPhone, Party};
 use super::call::{Call, CallStatus, Direction, Order, Origin, StatusHook};
-use super::execute::{self, Ending, Next, Script};
+use super::execute::{self, Ending, Next, Scope, Script};
 use super::twiml::{Complaint, Dial, DialNumber, Hook};
 use super::{Callee, Sim};
 
@@ -48,11 +49,12 @@ pub(super) fn run<'a>(
     sim: &'a Arc<Sim>,
     parent: &'a Arc<Call>,
     dial: &'a Dial,
+    numbers: &'a [DialNumber],
 ) -> BoxFuture<'a, DialOutcome> {
-    connect(sim, parent, dial).boxed()
+    connect(sim, parent, dial, numbers).boxed()
 }
 
-async fn connect(sim: &Arc<Sim>, parent: &Arc<Call>, dial: &Dial) -> DialOutcome {
+async fn connect(sim: &Arc<Sim>, parent: &Arc<Call>, dial: &Dial, numbers: &[DialNumber]) -> DialOutcome {
     let caller_id = match &dial.caller_id {
         None => parent.from.clone(),
         Some(id) if *id == parent.from || *id == parent.to || sim.owns(id) => id.clone(),
@@ -63,8 +65,7 @@ async fn connect(sim: &Arc<Sim>, parent: &Arc<Call>, dial: &Dial) -> DialOutcome
         }
     };
     let timeout = Duration::from_secs(dial.timeout_s);
-    let legs: Vec<_> = dial
-        .numbers
+    let legs: Vec<_> = numbers
         .iter()
         .filter_map(|number| Leg::place(sim, parent, number, &caller_id))
         .map(|leg| leg.reach(sim, timeout).boxed())
@@ -123,9 +124,8 @@ impl Leg {
             self.call.finish(status, Party::Carrier);
             return Err(DialOutcome::unconnected(status, sid));
         }
-        self.call.answer();
         let Some(whisper) = self.whisper.take() else { return Ok(self) };
-        let script = Script { sim, call: &self.call, fallback: None, whisper: true };
+        let script = Script { sim, call: &self.call, fallback: None, scope: Scope::Whisper };
         let accepted = tokio::select! {
             biased;
             () = self.call.line.caller_hangs_up() => false,
@@ -197,7 +197,8 @@ impl Drop for Leg {
     }
 }
 
-/// Lets a call ring until the called party does what it does, the time is over, or the call is taken back.
+/// Lets a call ring until the called party does what it does, the time is over, or the call is taken back. Who picks up then
+/// follows their own script.
 async fn ring(
     sim: &Sim,
     call: &Call,
@@ -207,8 +208,9 @@ async fn ring(
     call.move_to(CallStatus::Initiated);
     call.move_to(CallStatus::Ringing);
     let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
+    let (callee, script) = sim.callee_at(&call.to);
     let callee = async {
-        match sim.callee_at(&call.to) {
+        match callee {
             Callee::Answers { after_ms } => after(after_ms).map(Ok).await,
             Callee::Busy { after_ms } => after(after_ms).map(|()| Err(CallStatus::Busy)).await,
             Callee::NoAnswer => std::future::pending().await,
@@ -217,9 +219,13 @@ async fn ring(
     };
     tokio::select! {
         biased;
-        _ = orders.recv() => Err(CallStatus::Canceled),
-        answer = tokio::time::timeout(timeout, callee) => answer.unwrap_or(Err(CallStatus::NoAnswer)),
+        _ = orders.recv() => return Err(CallStatus::Canceled),
+        () = call.line.caller_hangs_up() => return Err(CallStatus::Busy),
+        answer = tokio::time::timeout(timeout, callee) => answer.unwrap_or(Err(CallStatus::NoAnswer))?,
     }
+    call.answer();
+    person::act(call.line.phone(), script);
+    Ok(())
 }
 
 /// What one side says, the other side hears.
@@ -254,10 +260,7 @@ pub(super) async fn conduct_outgoing(
         canceled => canceled,
     };
     match reached {
-        Ok(()) => {
-            call.answer();
-            execute::conduct(sim, call, orders, first, fallback).await;
-        }
+        Ok(()) => execute::conduct(sim, call, orders, first, fallback).await,
         Err(status) => call.finish(status, Party::Carrier),
     }
 }

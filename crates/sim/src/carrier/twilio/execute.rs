@@ -11,9 +11,9 @@ use url::Url;
 use super::super::phone::{FromPhone, Party, What};
 use super::call::{Call, CallStatus, Order};
 use super::stream::{self, StreamEnd};
-use super::twiml::{Complaint, Dial, Document, Gather, Hook, Stream, Verb};
+use super::twiml::{Complaint, Dial, DialTo, Document, Gather, Hook, Stream, Verb, Wait};
 use super::webhook::{Reply, WebhookFailure, WebhookKind};
-use super::{AfterLoss, Sim};
+use super::{AfterLoss, Sim, conference};
 
 /// What Twilio says when it has no document to run; the words are ours.
 const APPLICATION_ERROR: &str = "An application error has occurred. Goodbye.";
@@ -50,7 +50,7 @@ pub(super) async fn conduct(
     first: Next,
     fallback: Option<Hook>,
 ) {
-    let script = Script { sim: &sim, call: &call, fallback: fallback.as_ref(), whisper: false };
+    let script = Script { sim: &sim, call: &call, fallback: fallback.as_ref(), scope: Scope::Call };
     let mut next = first;
     let (status, by) = loop {
         tokio::select! {
@@ -75,8 +75,39 @@ pub(super) struct Script<'a> {
     pub(super) sim: &'a Arc<Sim>,
     pub(super) call: &'a Arc<Call>,
     pub(super) fallback: Option<&'a Hook>,
-    /// A called party listens before it is connected: only few verbs are allowed.
-    pub(super) whisper: bool,
+    pub(super) scope: Scope,
+}
+
+/// What a document is for, which says what may stand in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Scope {
+    /// A call: everything.
+    Call,
+    /// A called party that listens before it is connected.
+    Whisper,
+    /// Those who wait for a conference to start.
+    Waiting,
+}
+
+impl Scope {
+    fn allows(self, verb: &Verb) -> bool {
+        match self {
+            Scope::Call => true,
+            Scope::Whisper => {
+                matches!(verb, Verb::Say { .. } | Verb::Play { .. } | Verb::Gather(_) | Verb::Hangup)
+            }
+            Scope::Waiting => {
+                matches!(verb, Verb::Say { .. } | Verb::Play { .. } | Verb::Pause { .. } | Verb::Redirect(_))
+            }
+        }
+    }
+
+    fn complaint(self) -> &'static str {
+        match self {
+            Scope::Waiting => "only Say, Play, Pause and Redirect run while a conference is waited for",
+            _ => "only Say, Play, Gather and Hangup run before a called party is connected",
+        }
+    }
 }
 
 /// What a verb leads to.
@@ -163,9 +194,9 @@ impl<'a> Script<'a> {
     async fn perform(&self, loaded: &Loaded) -> Step {
         for (index, verb) in loaded.document.verbs.iter().enumerate() {
             let step = match verb {
-                _ if self.whisper && !allowed_in_whisper(verb) => {
-                    let message = "only Say, Play, Gather and Hangup run before a called party is connected";
-                    self.sim.alert(&self.call.sid, Complaint { code: 12200, message: message.into() });
+                _ if !self.scope.allows(verb) => {
+                    let message = self.scope.complaint().into();
+                    self.sim.alert(&self.call.sid, Complaint { code: 12200, message });
                     Step::NextVerb
                 }
                 Verb::Reject { busy } if index == 0 && self.call.status() == CallStatus::Ringing => {
@@ -290,14 +321,26 @@ impl<'a> Script<'a> {
             self.call.answer();
         }
         let resolve = |hook: &Option<Hook>| hook.as_ref().and_then(|hook| self.resolve(loaded, hook));
-        let mut dial = dial.clone();
-        for number in &mut dial.numbers {
-            number.whisper = resolve(&number.whisper);
-            number.status_callback = resolve(&number.status_callback);
-        }
-        let outcome = super::dial::run(self.sim, self.call, &dial).await;
+        let mut to = dial.to.clone();
+        let params = match &mut to {
+            DialTo::Numbers(numbers) => {
+                for number in numbers.iter_mut() {
+                    number.whisper = resolve(&number.whisper);
+                    number.status_callback = resolve(&number.status_callback);
+                }
+                super::dial::run(self.sim, self.call, dial, numbers).await.params()
+            }
+            DialTo::Conference(room) => {
+                room.status_callback = resolve(&room.status_callback);
+                if let Wait::Document(hook) = &room.wait {
+                    room.wait = self.resolve(loaded, hook).map_or(Wait::Silence, Wait::Document);
+                }
+                conference::attend(*self, dial, room).await;
+                vec![("DialCallStatus".to_owned(), "answered".to_owned())]
+            }
+        };
         match &dial.action {
-            Some(action) => self.go(loaded, action, outcome.params()),
+            Some(action) => self.go(loaded, action, params),
             None => Step::NextVerb,
         }
     }
@@ -328,10 +371,6 @@ impl<'a> Script<'a> {
 /// Whether a URL can be asked as it stands.
 pub(super) fn is_absolute(url: &str) -> bool {
     (url.starts_with("http://") || url.starts_with("https://")) && Url::parse(url).is_ok()
-}
-
-fn allowed_in_whisper(verb: &Verb) -> bool {
-    matches!(verb, Verb::Say { .. } | Verb::Play { .. } | Verb::Gather(_) | Verb::Hangup)
 }
 
 /// What an answer means by its type: a document, a sound file, or words to speak.

@@ -3,6 +3,7 @@
 
 mod alert;
 mod call;
+mod conference;
 mod console;
 mod control;
 mod dial;
@@ -28,8 +29,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::person::{People, Person, Pickup};
 use super::phone::{NotInTime, Party, Phone};
+use super::robot::CallerStep;
 use call::{Call, Order, Origin, StatusHook};
+use conference::Room;
 use execute::Next;
 use faults::{Journal, Wire, Wires};
 use number::Number;
@@ -40,6 +44,7 @@ use webhook::{Request, WebhookFailure as Failure, Webhooks};
 pub use super::network::Proxy;
 pub use alert::{Alert, AlertRequest};
 pub use call::{CallStatus, CallbackDelivery, Direction};
+pub use conference::ConferenceStatus;
 pub use console::NotChanged;
 pub use faults::{RestFaults, RestRecord, RestTrouble, Which};
 pub use number::{AddressRequirement, Capabilities, NumberState, OwnedNumber};
@@ -138,6 +143,17 @@ pub enum Callee {
 impl Default for Callee {
     fn default() -> Callee {
         Callee::Answers { after_ms: 200 }
+    }
+}
+
+impl From<Pickup> for Callee {
+    fn from(pickup: Pickup) -> Callee {
+        match pickup {
+            Pickup::Answers { after_ms } | Pickup::Machine { after_ms } => Callee::Answers { after_ms },
+            Pickup::Busy { after_ms } | Pickup::Rejects { after_ms } => Callee::Busy { after_ms },
+            Pickup::NoAnswer => Callee::NoAnswer,
+            Pickup::NotFound => Callee::Fails,
+        }
     }
 }
 
@@ -308,6 +324,28 @@ impl TwilioSim {
         self.sim.lock().callees.insert(number.to_owned(), callee);
     }
 
+    /// Sets who has a number: what they do when it rings, and after that.
+    pub fn person(&self, number: &str, person: Person) {
+        self.sim.lock().people.set(number, person);
+    }
+
+    /// Sets who is at a number the first time it rings, the second time and so on; the last one stays.
+    pub fn people(&self, number: &str, people: Vec<Person>) {
+        self.sim.lock().people.set_all(number, people);
+    }
+
+    /// The conferences of a name with how they stand and the SIDs of the calls in them, the oldest first.
+    pub fn conferences(&self, name: &str) -> Vec<(ConferenceStatus, Vec<String>)> {
+        let rooms = self.sim.lock().rooms.clone();
+        let named = rooms.iter().filter(|room| room.name == name);
+        named
+            .map(|room| {
+                let facts = room.lock();
+                (facts.status, facts.members.iter().map(|member| member.call.sid.clone()).collect())
+            })
+            .collect()
+    }
+
     /// Every webhook sent so far, the oldest first.
     pub fn webhooks(&self) -> Vec<WebhookRecord> {
         self.sim.webhooks.records()
@@ -417,7 +455,9 @@ struct State {
     trunks: Vec<Trunk>,
     services: Vec<Service>,
     calls: Vec<Arc<Call>>,
+    rooms: Vec<Arc<Room>>,
     callees: BTreeMap<String, Callee>,
+    people: People,
     alerts: VecDeque<Alert>,
     rest_faults: RestFaults,
     journal: Journal,
@@ -446,14 +486,18 @@ impl Sim {
         Ok(())
     }
 
-    fn callee_at(&self, number: &str) -> Callee {
-        let state = self.lock();
+    /// What the party does that is called now, and what they do once they have picked up.
+    fn callee_at(&self, number: &str) -> (Callee, Arc<[CallerStep]>) {
+        let mut state = self.lock();
         let own = state.numbers.iter().find(|owned| owned.e164 == number);
         if own.is_some_and(|owned| owned.voice_hook().is_none()) {
             // A number of one's own without a voice URL fails at once and without a word.
-            return Callee::Fails;
+            return (Callee::Fails, Arc::default());
         }
-        state.callees.get(number).copied().unwrap_or(self.settings.callee)
+        if let Some(person) = state.people.ring(number) {
+            return (person.pickup.into(), person.script);
+        }
+        (state.callees.get(number).copied().unwrap_or(self.settings.callee), Arc::default())
     }
 
     fn owns(&self, number: &str) -> bool {

@@ -17,6 +17,7 @@ const ENDLESS_LOOP: u32 = 1_000;
 const MAX_SAY_CHARACTERS: usize = 4_096;
 const MAX_PARAMETER_CHARACTERS: usize = 500;
 const MAX_DIAL_NUMBERS: usize = 10;
+const MAX_CONFERENCE: u64 = 250;
 
 /// A document that can be run, and what was wrong with it.
 #[derive(Debug, Default, PartialEq)]
@@ -60,7 +61,15 @@ pub(super) struct Dial {
     pub(super) caller_id: Option<String>,
     pub(super) answer_on_bridge: bool,
     pub(super) hangup_on_star: bool,
-    pub(super) numbers: Vec<DialNumber>,
+    pub(super) to: DialTo,
+}
+
+/// Whom a `<Dial>` connects the call with.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum DialTo {
+    /// The first of them that answers.
+    Numbers(Vec<DialNumber>),
+    Conference(Conference),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +78,37 @@ pub(super) struct DialNumber {
     pub(super) whisper: Option<Hook>,
     pub(super) status_callback: Option<Hook>,
     pub(super) status_events: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Conference {
+    pub(super) name: String,
+    pub(super) label: Option<String>,
+    pub(super) muted: bool,
+    pub(super) beep: Beep,
+    pub(super) starts_on_enter: bool,
+    pub(super) ends_on_exit: bool,
+    pub(super) wait: Wait,
+    pub(super) max_participants: usize,
+    pub(super) status_callback: Option<Hook>,
+    pub(super) status_events: Vec<String>,
+}
+
+/// When all hear a beep.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Beep {
+    pub(super) on_enter: bool,
+    pub(super) on_exit: bool,
+}
+
+/// What those hear who wait for a conference to start.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wait {
+    /// Twilio's own music: the default.
+    Music,
+    /// An empty `waitUrl`.
+    Silence,
+    Document(Hook),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -215,6 +255,22 @@ impl Reading {
             "callReason",
         ];
         self.attributes(element, &KNOWN);
+        let to = match element.children.as_slice() {
+            [noun] if noun.name == "Conference" => DialTo::Conference(self.conference(noun)?),
+            _ => DialTo::Numbers(self.dial_numbers(element)?),
+        };
+        Some(Verb::Dial(Dial {
+            action: self.hook(element, "action", "method"),
+            timeout_s: self.number(element, "timeout", 30),
+            time_limit_s: self.number(element, "timeLimit", 14_400),
+            caller_id: element.attribute("callerId").map(str::to_owned),
+            answer_on_bridge: self.flag(element, "answerOnBridge", false),
+            hangup_on_star: self.flag(element, "hangupOnStar", false),
+            to,
+        }))
+    }
+
+    fn dial_numbers(&mut self, element: &Element) -> Option<Vec<DialNumber>> {
         let mut numbers: Vec<DialNumber> =
             element.children.iter().filter_map(|noun| self.dial_number(noun)).collect();
         let bare = element.text.trim();
@@ -231,15 +287,68 @@ impl Reading {
             self.warn(format!("<Dial> takes 1 to {MAX_DIAL_NUMBERS} numbers"));
             return None;
         }
-        Some(Verb::Dial(Dial {
-            action: self.hook(element, "action", "method"),
-            timeout_s: self.number(element, "timeout", 30),
-            time_limit_s: self.number(element, "timeLimit", 14_400),
-            caller_id: element.attribute("callerId").map(str::to_owned),
-            answer_on_bridge: self.flag(element, "answerOnBridge", false),
-            hangup_on_star: self.flag(element, "hangupOnStar", false),
-            numbers,
-        }))
+        Some(numbers)
+    }
+
+    fn conference(&mut self, element: &Element) -> Option<Conference> {
+        const KNOWN: [&str; 21] = [
+            "muted",
+            "beep",
+            "startConferenceOnEnter",
+            "endConferenceOnExit",
+            "waitUrl",
+            "waitMethod",
+            "maxParticipants",
+            "record",
+            "region",
+            "coach",
+            "trim",
+            "statusCallbackEvent",
+            "statusCallback",
+            "statusCallbackMethod",
+            "recordingStatusCallback",
+            "recordingStatusCallbackMethod",
+            "recordingStatusCallbackEvent",
+            "eventCallbackUrl",
+            "jitterBufferSize",
+            "participantLabel",
+            "recordingTrack",
+        ];
+        const EVENTS: [&str; 9] =
+            ["start", "end", "join", "leave", "mute", "hold", "modify", "speaker", "announcement"];
+        self.attributes(element, &KNOWN);
+        let name = element.text.trim().to_owned();
+        if name.is_empty() {
+            self.warn("<Conference> has no name");
+            return None;
+        }
+        let beep = self.one_of(element, "beep", &["true", "false", "onEnter", "onExit"]);
+        let events = element.attribute("statusCallbackEvent").unwrap_or("start end");
+        let status_events: Vec<String> = events.split_whitespace().map(str::to_owned).collect();
+        if let Some(unknown) = status_events.iter().find(|event| !EVENTS.contains(&event.as_str())) {
+            self.warn(format!("statusCallbackEvent of <Conference> has no {unknown}"));
+        }
+        let wait = match self.hook(element, "waitUrl", "waitMethod") {
+            None => Wait::Music,
+            Some(hook) if hook.url.is_empty() => Wait::Silence,
+            Some(hook) => Wait::Document(hook),
+        };
+        let most = self.number(element, "maxParticipants", MAX_CONFERENCE).clamp(2, MAX_CONFERENCE);
+        Some(Conference {
+            name,
+            label: element.attribute("participantLabel").map(str::to_owned),
+            muted: self.flag(element, "muted", false),
+            beep: Beep {
+                on_enter: matches!(beep, "true" | "onEnter"),
+                on_exit: matches!(beep, "true" | "onExit"),
+            },
+            starts_on_enter: self.flag(element, "startConferenceOnEnter", true),
+            ends_on_exit: self.flag(element, "endConferenceOnExit", false),
+            wait,
+            max_participants: most as usize,
+            status_callback: self.hook(element, "statusCallback", "statusCallbackMethod"),
+            status_events,
+        })
     }
 
     fn dial_number(&mut self, element: &Element) -> Option<DialNumber> {
@@ -570,7 +679,22 @@ mod tests {
         let document = parse("<Dial>+15550100</Dial>");
         let [Verb::Dial(dial)] = document.verbs.as_slice() else { panic!("{document:?}") };
         assert_eq!((dial.timeout_s, dial.time_limit_s, dial.answer_on_bridge), (30, 14_400, false));
-        assert_eq!(dial.numbers[0].number, "+15550100");
+        let DialTo::Numbers(numbers) = &dial.to else { panic!("{dial:?}") };
+        assert_eq!(numbers[0].number, "+15550100");
+    }
+
+    #[test]
+    fn a_conference_has_its_documented_defaults() {
+        let document = parse("<Dial><Conference>room 1</Conference></Dial>");
+        let [Verb::Dial(Dial { to: DialTo::Conference(room), .. })] = document.verbs.as_slice() else {
+            panic!("{document:?}")
+        };
+        assert_eq!((room.name.as_str(), &room.wait, room.max_participants), ("room 1", &Wait::Music, 250));
+        assert_eq!((room.starts_on_enter, room.ends_on_exit, room.muted), (true, false, false));
+        assert_eq!(room.beep, Beep { on_enter: true, on_exit: true });
+        assert_eq!(room.status_events, ["start", "end"]);
+        let wrong = "<Dial><Conference statusCallbackEvent=\"join gone\" size=\"2\">r</Conference></Dial>";
+        assert_eq!(parse(wrong).complaints.len(), 2);
     }
 
     #[test]

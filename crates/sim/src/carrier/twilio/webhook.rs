@@ -71,6 +71,8 @@ pub enum WebhookKind {
     Status,
     /// Tells a media stream's status.
     Stream,
+    /// Tells what happens in a conference.
+    Conference,
     /// A JSON event outside of calls.
     Event,
 }

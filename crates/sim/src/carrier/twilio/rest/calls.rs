@@ -117,9 +117,13 @@ impl RestRequest<'_> {
                 format!("The 'From' number {from} is not a valid phone number"),
             ));
         }
-        if from.starts_with('+') && !self.sim.owns(from) {
-            let message = format!("The source phone number {from} is not verified for this account");
-            return Err(Refusal::invalid(21210, message));
+        let shown = form.value("CallerId").unwrap_or(from);
+        for number in [from, shown] {
+            let forwarded = form.value("CallToken").is_some_and(|token| self.forwards(token, number));
+            if number.starts_with('+') && !self.sim.owns(number) && !forwarded {
+                let message = format!("The source phone number {number} is not verified for this account");
+                return Err(Refusal::invalid(21210, message));
+            }
         }
         if form.value("ApplicationSid").is_some() {
             return Err(Refusal::invalid(21218, "The ApplicationSid is not valid"));
@@ -140,7 +144,7 @@ impl RestRequest<'_> {
             parent: None,
             direction: Direction::OutboundApi,
             to: to.to_owned(),
-            from: form.value("CallerId").unwrap_or(from).to_owned(),
+            from: shown.to_owned(),
             forwarded_from: None,
             caller_name: None,
             number_sid: self
@@ -163,6 +167,14 @@ impl RestRequest<'_> {
         self.sim.add_call(call.clone()).map_err(full)?;
         tokio::spawn(dial::conduct_outgoing(self.sim.clone(), call, orders, departure, ring, next, fallback));
         Ok((StatusCode::CREATED, created))
+    }
+
+    /// Whether a token is that of a call which this number has made to the account.
+    fn forwards(&self, token: &str, number: &str) -> bool {
+        let calls = self.sim.lock().calls.clone();
+        calls
+            .iter()
+            .any(|call| call.direction == Direction::Inbound && call.from == number && call.token() == token)
     }
 
     /// The queue lets so many calls go in a second, in the order in which they were asked for.

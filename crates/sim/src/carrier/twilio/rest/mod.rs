@@ -4,6 +4,7 @@
 
 mod access;
 mod calls;
+mod conferences;
 pub(super) mod fields;
 pub(super) mod form;
 mod monitor;
@@ -222,7 +223,7 @@ fn answer(sim: &Arc<Sim>, method: &Method, uri: &Uri, headers: &HeaderMap, body:
 fn place_of(segments: &[&str]) -> Option<(&'static str, Area)> {
     let place = match segments {
         ["2010-04-01", "Accounts"] | ["2010-04-01", "Accounts", _] => ("api", Area::Account),
-        ["2010-04-01", "Accounts", _, "Calls", ..] => ("api", Area::Calls),
+        ["2010-04-01", "Accounts", _, "Calls" | "Conferences", ..] => ("api", Area::Calls),
         ["2010-04-01", "Accounts", _, "IncomingPhoneNumbers" | "AvailablePhoneNumbers", ..] => {
             ("api", Area::Numbers)
         }
@@ -259,6 +260,9 @@ impl RestRequest<'_> {
             (&Method::GET, []) => self.account_json(),
             (&Method::GET, ["Calls"]) => self.calls(),
             (&Method::GET, ["Calls", sid]) => self.call(sid),
+            (&Method::GET | &Method::DELETE, ["Conferences", rest @ ..]) => {
+                self.conferences(method, rest, None)
+            }
             (&Method::GET, ["AvailablePhoneNumbers"]) => self.countries(),
             (&Method::GET, ["AvailablePhoneNumbers", country]) => self.country(country),
             (&Method::GET, ["AvailablePhoneNumbers", country, kind]) => self.available(country, kind),
@@ -275,6 +279,7 @@ impl RestRequest<'_> {
         match resource {
             ["Calls"] => self.create_call(form),
             ["Calls", sid] => self.update_call(sid, form),
+            ["Conferences", rest @ ..] => self.conferences(&Method::POST, rest, Some(form)),
             ["IncomingPhoneNumbers"] => self.buy(form),
             ["IncomingPhoneNumbers", sid] => self.update_number(sid, form),
             [_] | [_, _] => Err(Refusal::not_allowed()),
