@@ -34,7 +34,7 @@ use speech::{Reply, Then};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use transfer::Errand;
+use transfer::Aim;
 
 /// Microseconds since the call began to ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -770,8 +770,8 @@ impl Call {
                 call.begun = true;
                 call.greet(out);
             }
-            Opening::Reach(reach) => call.begin_reach(Errand::Forward, reach),
-            Opening::Member(reach) => call.begin_reach(Errand::Member, reach),
+            Opening::Reach(reach) => call.begin_reach(Aim::Forward, reach),
+            Opening::Member(reach) => call.begin_reach(Aim::Member, reach),
             Opening::Message(text) => call.say_last(Purpose::Closed, EndedReason::MessageTold, &text, out),
             Opening::Voicemail => call.begin_voicemail(out),
         }

@@ -2,7 +2,7 @@
 //! nobody is reached, and the caller goes back to where they were. It knows legs and times, not how a carrier joins calls.
 //!
 //! A forwarded line, a transfer by the agent, a take-over and a call between members are one thing here: an [`Attempt`]
-//! with its [`Errand`]. While it lasts the caller hears a tone, and words now and then; what they say is kept for the
+//! with its [`Aim`]. While it lasts the caller hears a tone, and words now and then; what they say is kept for the
 //! agent's return and does not cancel anything.
 
 use super::{
@@ -31,7 +31,7 @@ const BRIDGED_MS: u32 = 4 * 60 * 60_000;
 
 /// For what a person is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Errand {
+pub(super) enum Aim {
     /// The line is forwarded to them.
     Forward,
     /// One of ours wants to talk to them.
@@ -42,32 +42,32 @@ pub(super) enum Errand {
     TakeOver { notes: bool },
 }
 
-impl Errand {
+impl Aim {
     /// Why a call ended in which it was done.
     fn done(&self) -> EndedReason {
         match self {
-            Errand::Forward => EndedReason::Forwarded,
-            Errand::Member => EndedReason::MembersTalked,
-            Errand::Transfer { .. } => EndedReason::Transferred,
-            Errand::TakeOver { .. } => EndedReason::TakenOver,
+            Aim::Forward => EndedReason::Forwarded,
+            Aim::Member => EndedReason::MembersTalked,
+            Aim::Transfer { .. } => EndedReason::Transferred,
+            Aim::TakeOver { .. } => EndedReason::TakenOver,
         }
     }
 
     /// The agent goes on listening.
     fn notes(&self) -> bool {
-        matches!(self, Errand::TakeOver { notes: true })
+        matches!(self, Aim::TakeOver { notes: true })
     }
 
     /// The call began with it, so that it can begin with it again.
     fn opens(&self) -> bool {
-        matches!(self, Errand::Forward | Errand::Member)
+        matches!(self, Aim::Forward | Aim::Member)
     }
 }
 
 /// Somebody is being reached.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Attempt {
-    errand: Errand,
+    aim: Aim,
     reach: Reach,
     /// How many of the numbers have been rung.
     rung: usize,
@@ -121,7 +121,7 @@ impl Stage {
 /// Caller and person talk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Bridge {
-    errand: Errand,
+    aim: Aim,
     reach: Reach,
     leg: LegId,
     through_us: bool,
@@ -136,7 +136,7 @@ impl Bridge {
 
     /// What is said is kept.
     pub(super) fn is_noted(&self) -> bool {
-        self.errand.notes()
+        self.aim.notes()
     }
 
     /// When it has lasted long enough; `None`: as any call.
@@ -145,7 +145,7 @@ impl Bridge {
     }
 
     pub(super) fn done(&self) -> EndedReason {
-        self.errand.done()
+        self.aim.done()
     }
 }
 
@@ -159,9 +159,9 @@ impl Call {
     // ---- how it begins -----------------------------------------------------------------------------------------
 
     /// Somebody is to be reached as soon as what is being said has been heard.
-    pub(super) fn begin_reach(&mut self, errand: Errand, reach: Reach) {
+    pub(super) fn begin_reach(&mut self, aim: Aim, reach: Reach) {
         self.floor = Floor::Reaching(Box::new(Attempt {
-            errand,
+            aim,
             reach,
             rung: 0,
             leg: LegId(0),
@@ -204,7 +204,7 @@ impl Call {
     /// The agent connects the caller; it has just said so, or this is said for it.
     pub(super) fn begin_transfer(&mut self, tool: ToolId, wanted: Wanted, out: &mut Out) {
         let Wanted { name, reach } = wanted;
-        self.begin_reach(Errand::Transfer { tool, name }, reach);
+        self.begin_reach(Aim::Transfer { tool, name }, reach);
         if self.answer.as_ref().is_none_or(|a| a.wrote().is_none()) {
             self.say_connecting(out);
         }
@@ -226,7 +226,7 @@ impl Call {
         self.interruption = None;
         self.drop_answer(out);
         self.cut_replies(out);
-        self.begin_reach(Errand::TakeOver { notes }, reach);
+        self.begin_reach(Aim::TakeOver { notes }, reach);
         self.say_connecting(out);
         self.reach_next(out);
     }
@@ -238,11 +238,11 @@ impl Call {
         }
         match &self.floor {
             Floor::Bridged(_) => None,
-            Floor::Reaching(attempt) => match attempt.errand {
+            Floor::Reaching(attempt) => match attempt.aim {
                 _ if matches!(attempt.stage, Stage::Bridging { .. }) => None,
-                Errand::Member | Errand::TakeOver { .. } => None,
-                Errand::Forward => Some(attempt.reach.otherwise.clone()),
-                Errand::Transfer { .. } => Some(reach.otherwise.clone()),
+                Aim::Member | Aim::TakeOver { .. } => None,
+                Aim::Forward => Some(attempt.reach.otherwise.clone()),
+                Aim::Transfer { .. } => Some(reach.otherwise.clone()),
             },
             Floor::Mailbox(_) => Some(Otherwise::Voicemail),
             Floor::Agent if self.begun => Some(reach.otherwise.clone()),
@@ -277,7 +277,7 @@ impl Call {
             to,
             caller_id: attempt.reach.caller_id.clone(),
             ring_ms,
-            listens: attempt.reach.accept == Accept::KeyOrVoice || attempt.errand.notes(),
+            listens: attempt.reach.accept == Accept::KeyOrVoice || attempt.aim.notes(),
         });
         self.set_tone(Some(Tone::Ringback), out);
     }
@@ -293,10 +293,10 @@ impl Call {
     /// All have been tried.
     fn unreached(&mut self, out: &mut Out) {
         let Floor::Reaching(attempt) = std::mem::replace(&mut self.floor, Floor::Agent) else { return };
-        let Attempt { errand, reach, how, .. } = *attempt;
+        let Attempt { aim, reach, how, .. } = *attempt;
         self.set_tone(None, out);
-        let otherwise = match errand {
-            Errand::Member => {
+        let otherwise = match aim {
+            Aim::Member => {
                 let nobody = self.plan.phrases.nobody_there.clone();
                 self.say_last(Purpose::Closed, EndedReason::NobodyReached, &nobody, out);
                 return;
@@ -304,29 +304,29 @@ impl Call {
             _ => reach.otherwise,
         };
         match otherwise {
-            Otherwise::Agent => self.back_to_agent(errand, how, out),
+            Otherwise::Agent => self.back_to_agent(aim, how, out),
             Otherwise::Voicemail => {
-                self.tell_model(&errand, how);
+                self.tell_model(&aim, how);
                 self.begin_voicemail(out);
             }
             Otherwise::Message(text) => {
-                self.tell_model(&errand, how);
+                self.tell_model(&aim, how);
                 self.say_last(Purpose::Closed, EndedReason::MessageTold, &text, out);
             }
         }
     }
 
     /// The caller is the agent's again, or for the first time.
-    fn back_to_agent(&mut self, errand: Errand, how: LegEnd, out: &mut Out) {
+    fn back_to_agent(&mut self, aim: Aim, how: LegEnd, out: &mut Out) {
         self.active_at = self.now;
         // Up to now the caller has heard a tone.
         self.silent_since = self.now;
-        self.tell_model(&errand, how);
+        self.tell_model(&aim, how);
         if self.broken {
             self.give_up(out);
             return;
         }
-        let asked = matches!(errand, Errand::Transfer { .. });
+        let asked = matches!(aim, Aim::Transfer { .. });
         if !asked || !self.begun {
             let nobody = self.plan.phrases.nobody_there.clone();
             self.say(Purpose::Connecting, Then::Listen, &nobody, out);
@@ -341,9 +341,9 @@ impl Call {
     }
 
     /// What the model is told of it: as its tool's result, or beside what was said.
-    fn tell_model(&mut self, errand: &Errand, how: LegEnd) {
-        match errand {
-            Errand::Transfer { tool, name } => {
+    fn tell_model(&mut self, aim: &Aim, how: LegEnd) {
+        match aim {
+            Aim::Transfer { tool, name } => {
                 let result = format!("not connected: {name} {}. The caller is with you again.", what(how));
                 if !self.history.tool_result(*tool, &result) {
                     let broke =
@@ -351,15 +351,15 @@ impl Call {
                     self.history.aside(&broke);
                 }
             }
-            Errand::TakeOver { .. } => self.history.aside(&format!(
+            Aim::TakeOver { .. } => self.history.aside(&format!(
                 "(A colleague wanted to talk to the caller, but {}. The caller is with you again.)",
                 what(how)
             )),
-            Errand::Forward => self.history.aside(&format!(
+            Aim::Forward => self.history.aside(&format!(
                 "(The caller was to be connected to a person, who {}. They are with you now.)",
                 what(how)
             )),
-            Errand::Member => {}
+            Aim::Member => {}
         }
     }
 
@@ -512,8 +512,8 @@ impl Call {
             self.hang_up(done, out);
             return;
         }
-        let Bridge { errand, reach, .. } = bridge.clone();
-        self.begin_reach(errand, reach);
+        let Bridge { aim, reach, .. } = bridge.clone();
+        self.begin_reach(aim, reach);
         if let Floor::Reaching(attempt) = &mut self.floor {
             attempt.how = how;
         }
@@ -527,14 +527,14 @@ impl Call {
         let until = self.now.plus_ms(BRIDGE_MS);
         let recorded = self.tape.may_run();
         let Floor::Reaching(attempt) = &mut self.floor else { return };
-        let through_us = recorded || attempt.errand.notes();
+        let through_us = recorded || attempt.aim.notes();
         attempt.stage = Stage::Bridging { through_us, until };
         out.push(Command::Bridge { leg: attempt.leg, through_us });
     }
 
     pub(super) fn bridged(&mut self, leg: LegId, out: &mut Out) {
-        let Some((Stage::Bridging { through_us, .. }, errand, reach)) =
-            self.attempt(leg).map(|a| (a.stage, a.errand.clone(), a.reach.clone()))
+        let Some((Stage::Bridging { through_us, .. }, aim, reach)) =
+            self.attempt(leg).map(|a| (a.stage, a.aim.clone(), a.reach.clone()))
         else {
             self.dropped += 1;
             return;
@@ -544,14 +544,14 @@ impl Call {
         self.drop_answer(out);
         self.cut_replies(out);
         self.set_tone(None, out);
-        if let Errand::Transfer { tool, .. } = &errand {
+        if let Aim::Transfer { tool, .. } = &aim {
             self.history.tool_result(*tool, "connected");
         }
         if !through_us && matches!(self.phase, Phase::Lost(_)) {
             // The carrier has taken the caller to where the person is.
             self.phase = Phase::Up;
         }
-        self.floor = Floor::Bridged(Bridge { errand, reach, leg, through_us, since: self.now });
+        self.floor = Floor::Bridged(Bridge { aim, reach, leg, through_us, since: self.now });
     }
 
     pub(super) fn bridge_failed(&mut self, leg: LegId, out: &mut Out) {
@@ -631,7 +631,7 @@ impl Call {
                 if attempt.stage != Stage::Before {
                     out.push(Command::DropLeg { leg: attempt.leg });
                 }
-                if let Errand::Transfer { tool, .. } = attempt.errand {
+                if let Aim::Transfer { tool, .. } = attempt.aim {
                     self.history.tool_result(tool, result);
                 }
             }
@@ -642,22 +642,22 @@ impl Call {
 
     /// The node died, and with it the phones that it rang; a bridge at the carrier lives on.
     pub(super) fn reach_after_death(&mut self, out: &mut Out) {
-        let (errand, reach, leg) = match &self.floor {
+        let (aim, reach, leg) = match &self.floor {
             Floor::Reaching(attempt) => {
                 let leg = (attempt.stage != Stage::Before).then_some(attempt.leg);
-                (attempt.errand.clone(), attempt.reach.clone(), leg)
+                (attempt.aim.clone(), attempt.reach.clone(), leg)
             }
-            Floor::Bridged(bridge) => (bridge.errand.clone(), bridge.reach.clone(), Some(bridge.leg)),
+            Floor::Bridged(bridge) => (bridge.aim.clone(), bridge.reach.clone(), Some(bridge.leg)),
             Floor::Agent | Floor::Mailbox(_) => return,
         };
         self.tone = None;
         out.extend(leg.map(|leg| Command::DropLeg { leg }));
-        if errand.opens() || leg.is_none() {
-            self.begin_reach(errand, reach);
+        if aim.opens() || leg.is_none() {
+            self.begin_reach(aim, reach);
             return;
         }
         self.floor = Floor::Agent;
-        self.back_to_agent(errand, LegEnd::Lost, out);
+        self.back_to_agent(aim, LegEnd::Lost, out);
     }
 
     pub(super) fn set_tone(&mut self, tone: Option<Tone>, out: &mut Out) {
