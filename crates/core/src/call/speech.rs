@@ -647,7 +647,7 @@ impl Call {
             if before.held {
                 continue;
             }
-            if let Sound::Recorded(_) = before.sound {
+            if matches!(before.sound, Sound::Recorded(_) | Sound::Beep) {
                 // Where it broke off nobody knows: from its beginning.
                 self.play_sound(before.purpose, before.sound, out);
                 continue;

@@ -283,3 +283,15 @@ fn a_sentence_is_told_and_the_call_ends() {
     bed.until(61_000);
     assert_eq!(bed.call.ended(), Some(EndedReason::NeverConnected));
 }
+
+#[test]
+fn a_tone_that_broke_off_with_its_node_is_played_again_before_anything_is_recorded() {
+    let mut bed = Bed::new(mailbox());
+    bed.tell(Input::Connected);
+    bed.until(900);
+    bed.act(&NodeDies);
+    bed.act(&Connected);
+    bed.until(3_000);
+    let told: Vec<_> = bed.story.iter().map(|line| line.split_whitespace().last().unwrap()).collect();
+    assert_eq!(told, ["beeps", "beeps", "records"], "{:?}", bed.story);
+}
