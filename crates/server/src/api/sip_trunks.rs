@@ -19,7 +19,7 @@ use offhook_carriers::twilio::{Trunk, TrunkWish, Twilio};
 use offhook_carriers::{Account, OwnNumber};
 use offhook_core::entity::{self, Capability, NumberSource};
 use offhook_core::{AgentId, ConnectionId, E164};
-use offhook_store::{ConnectionSpec, NumberSpec, Page, Scope, StoreError};
+use offhook_store::{ConnectionSpec, HeldNumber, NumberSpec, Page, Scope, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -89,9 +89,10 @@ pub async fn set_up(
     }
     let (reached, twilio) = reach(&app, &scope, &id).await?;
     let (transport, origination) = address(&app, new.transport)?;
+    let held = app.store.held_numbers(&scope, &id).await.about(&id)?;
     let mut found = Vec::with_capacity(new.numbers.len());
     for e164 in &new.numbers {
-        found.push(free(&app, &scope, &twilio, &reached, e164).await?);
+        found.push(free(&twilio, &reached.connection.name, &held, e164).await?);
     }
     let ours = taking(&app, &scope, &reached.connection, transport).await?;
     let wish = TrunkWish {
@@ -134,7 +135,8 @@ pub async fn take_down(
     if let Some(Trunk { id: trunk, .. }) = twilio.find_trunk(&label(&id)).await.about(&id)? {
         twilio.remove_trunk(&trunk).await.about(&id)?;
     }
-    let Some(ours) = named(&app, &scope, &connection_name(&reached.connection)).await? else {
+    let named = named(&app, &scope, &connection_name(&reached.connection)).await?;
+    let Some(ours) = named.filter(is_ours) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let lines = app.store.numbers_of_connection(&scope, &ours.id).await.about(&ours.id)?;
@@ -198,27 +200,22 @@ fn address(app: &App, wanted: Option<Transport>) -> Result<(Transport, String), 
 
 /// A number of the account that nothing else here answers for.
 async fn free(
-    app: &App,
-    scope: &Scope,
     twilio: &Twilio,
-    reached: &Reached,
+    connection: &str,
+    held: &[HeldNumber],
     e164: &E164,
 ) -> Result<OwnNumber, Problem> {
     let Some(number) = twilio.own_number(e164).await.about(e164)? else {
         return Err(Problem::new(
             Kind::Conflict,
-            format!("{e164} is not a number of connection `{}`'s account", reached.connection.name),
+            format!("{e164} is not a number of connection `{connection}`'s account"),
             "name numbers of this account",
         ));
     };
-    let held = app.store.held_numbers(scope, &reached.connection.id).await.about(e164)?;
     if held.iter().any(|held| held.e164 == *e164) {
         return Err(Problem::new(
             Kind::Conflict,
-            format!(
-                "{e164} is answered over connection `{}` already, without a trunk",
-                reached.connection.name
-            ),
+            format!("{e164} is answered over connection `{connection}` already, without a trunk"),
             "remove it there first: it is given back as it was, and its calls can come over the trunk then",
         ));
     }
@@ -245,9 +242,9 @@ async fn taking(
     let name = connection_name(account);
     let config = settings(transport);
     match named(app, scope, &name).await? {
-        Some(there) if there.kind != "sip" => Err(Problem::new(
+        Some(there) if !is_ours(&there) => Err(Problem::new(
             Kind::Conflict,
-            format!("there is a connection `{name}` of kind {}", there.kind),
+            format!("there is a connection `{name}` already, and it is not this trunk's"),
             "give it another name: the trunk's SIP connection is called so",
         )),
         Some(there) if there.config["transport"] == config["transport"] => Ok(there),
@@ -263,6 +260,11 @@ async fn taking(
             })
         }
     }
+}
+
+/// Whether a connection was made for a trunk that only brings calls: one that people make names their own host.
+fn is_ours(connection: &entity::Connection) -> bool {
+    connection.kind == "sip" && connection.config["domain"] == TWILIO_DOMAIN
 }
 
 /// What the SIP connection of one of Twilio's trunks is set to.

@@ -427,6 +427,16 @@ async fn the_accounts_own_sip_trunk_is_set_up_and_taken_down(house: House) {
     conflict(&set_up(&["+13125559999"]).await, &["+13125559999", "line"]);
     assert_eq!(set_up(&[]).await.status, StatusCode::UNPROCESSABLE_ENTITY);
 
+    let theirs =
+        json!({ "kind": "sip", "name": "line trunk", "config": { "domain": "127.0.0.1", "options_s": 0 } });
+    let theirs = exchange.house.post("/api/connections", theirs).await.id();
+    conflict(&set_up(&[OWN]).await, &["line trunk", "not this trunk's"]);
+    assert_eq!(exchange.house.delete(&path).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        exchange.house.delete(&format!("/api/connections/{theirs}")).await.status,
+        StatusCode::NO_CONTENT
+    );
+
     let made = set_up(&[OWN]).await;
     assert_eq!(made.status, StatusCode::OK, "{}", made.text());
     let made = made.json();
