@@ -9,7 +9,7 @@ mod written;
 mod zone;
 
 pub use written::HoursError;
-pub use zone::{Local, NoSuchZone, Zone};
+pub use zone::{NoSuchZone, Zone};
 
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Weekday};

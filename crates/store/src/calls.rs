@@ -332,7 +332,7 @@ where
 }
 
 /// Words as every database takes them. A provider or a carrier may send a zero character, and PostgreSQL has no place for it.
-fn storable(words: &Pii<String>) -> String {
+pub(crate) fn storable(words: &Pii<String>) -> String {
     without_zero(words.expose())
 }
 

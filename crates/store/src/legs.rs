@@ -1,7 +1,7 @@
 //! The legs of a call beside the caller's: phones that were rung, as far as each has come. After a crash they are what is known of phones
 //! that still ring. It does not know how one is rung.
 
-use crate::calls::not_held;
+use crate::calls::{not_held, storable};
 use crate::error::StoreError;
 use crate::lease::CallLease;
 use crate::rows::{call, leg};
@@ -33,7 +33,7 @@ impl Store {
             role: kept.role.to_string(),
             connection: kept.connection.to_string(),
             carrier_call: kept.carrier_call.clone(),
-            to_address: kept.to.expose().replace('\0', "\u{fffd}"),
+            to_address: storable(&kept.to),
             dialled_at_us: kept.dialled_at_us,
             answered_at_us: kept.answered_at_us,
             bridged_at_us: kept.bridged_at_us,

@@ -11,7 +11,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(Step("m0001_first_call", include_str!("migrations/m0001_first_call.sql"))),
             Box::new(Step("m0002_numbers", include_str!("migrations/m0002_numbers.sql"))),
-            Box::new(Step("m0004_legs", include_str!("migrations/m0004_legs.sql"))),
+            Box::new(Step("m0003_legs", include_str!("migrations/m0003_legs.sql"))),
         ]
     }
 }

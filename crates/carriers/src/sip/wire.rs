@@ -285,13 +285,17 @@ impl Wire {
         Ok(connection)
     }
 
-    /// Our host and port for a transport, as far as others can be told.
-    pub fn address(&self, transport: Transport) -> Option<String> {
-        let own = match transport {
+    fn listener(&self, transport: Transport) -> Option<SocketAddr> {
+        match transport {
             Transport::Udp => self.udp.as_ref().map(|(_, address)| *address),
             Transport::Tcp => self.tcp,
             Transport::Tls => self.tls,
-        }?;
+        }
+    }
+
+    /// Our host and port for a transport, as far as others can be told.
+    pub fn address(&self, transport: Transport) -> Option<String> {
+        let own = self.listener(transport)?;
         match &self.public_host {
             Some(host) => Some(format!("{host}:{}", own.port())),
             None => (!own.ip().is_unspecified()).then(|| own.to_string()),
@@ -300,14 +304,8 @@ impl Wire {
 
     /// Our host and port as a peer behind this hop should write them.
     pub fn sent_by(&self, hop: &Hop) -> String {
-        let own = match hop.transport {
-            Transport::Udp => self.udp.as_ref().map(|(_, address)| *address),
-            Transport::Tcp => self.tcp,
-            Transport::Tls => self.tls,
-        };
-        let port = own
-            .or(self.udp.as_ref().map(|(_, address)| *address))
-            .map_or(super::trunk::SIP_PORT, |own| own.port());
+        let own = self.listener(hop.transport).or_else(|| self.listener(Transport::Udp));
+        let port = own.map_or(super::trunk::SIP_PORT, |own| own.port());
         match &self.public_host {
             Some(host) => format!("{host}:{port}"),
             None => SocketAddr::new(self.local_address(hop.address.ip()), port).to_string(),

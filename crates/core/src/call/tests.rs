@@ -6,7 +6,7 @@ mod recording;
 mod voicemail;
 
 use super::*;
-use crate::ToolSpec;
+use crate::{ChatMessage, ToolRequest, ToolSpec};
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
 

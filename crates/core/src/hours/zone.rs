@@ -14,19 +14,6 @@ pub struct Zone(TimeZone);
 #[error("no such time zone: write an IANA name such as Europe/Berlin")]
 pub struct NoSuchZone;
 
-/// What calendar and clock on a wall show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Local {
-    /// `2027-01-15`
-    pub date: String,
-    /// `monday` to `sunday`
-    pub weekday: &'static str,
-    /// `09:05`
-    pub time: String,
-    /// 0 to 23
-    pub hour: u8,
-}
-
 /// The days as they are written, from Monday.
 pub(super) const WEEKDAYS: [&str; 7] =
     ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
@@ -45,17 +32,6 @@ impl Zone {
     /// Coordinated universal time.
     pub fn utc() -> Zone {
         Zone(TimeZone::UTC)
-    }
-
-    /// What calendar and clock show at a moment, µs since 1970 UTC.
-    pub fn local(&self, now_us: i64) -> Local {
-        let shown = self.wall(super::timestamp(now_us));
-        Local {
-            date: shown.date().to_string(),
-            weekday: WEEKDAYS[super::place(shown.weekday())],
-            time: format!("{:02}:{:02}", shown.hour(), shown.minute()),
-            hour: shown.hour().unsigned_abs(),
-        }
     }
 
     /// What the clock shows at a moment.

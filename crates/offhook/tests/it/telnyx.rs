@@ -2,9 +2,10 @@
 
 use crate::house::{GREETING, House, LIMIT, Place};
 use crate::line::{Caller, words};
+use offhook_sim::carrier::Pickup;
 use offhook_sim::carrier::telnyx::{
-    AfterLoss, ByteOrder, CallOrder, Callee, Codec, Delivery, HangupCause, HangupSource, Manners,
-    OwnedApplication, OwnedNumber, Signing, SimCall, TelnyxSettings, TelnyxSim,
+    AfterLoss, ByteOrder, CallOrder, Codec, Delivery, HangupCause, HangupSource, Manners, OwnedApplication,
+    OwnedNumber, Signing, SimCall, TelnyxSettings, TelnyxSim,
 };
 use offhook_sim::carrier::{Phone, What};
 use offhook_sim::provider::{Reply, Rule, ToolCall};
@@ -369,7 +370,7 @@ async fn whom_nobody_answers_is_led_on_or_turned_away() {
         .unwrap();
     forwarded.hang_up().await;
 
-    line.carrier.callee(OTHER_PHONE, Callee::Busy { after_ms: 100 });
+    line.carrier.callee(OTHER_PHONE, Pickup::Busy { after_ms: 100 });
     let refused = line.ring_as(CallOrder::new(FORWARDED, "+15550101234"));
     refused.until_agent_hangs_up().await;
 

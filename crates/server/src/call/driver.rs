@@ -475,6 +475,17 @@ impl Driver {
                     metrics::histogram!("offhook_response_gap_seconds").record(f64::from(gap_ms) / 1_000.0);
                     self.tell(Happening::Timed { timing });
                 }
+                // No plan that is made here asks for any of it: whoever makes one that does must carry it out.
+                order @ (Command::Dial { .. }
+                | Command::Tell { .. }
+                | Command::DropLeg { .. }
+                | Command::Bridge { .. }
+                | Command::Tone { .. }
+                | Command::Beep { .. }
+                | Command::PlayAudio { .. }
+                | Command::Record { .. }) => {
+                    tracing::error!(call.id = %self.begin.lease.call(), %order, "An order is not carried out: this server does not know how");
+                }
                 audio => self.order(Order::Do(audio)),
             }
         }

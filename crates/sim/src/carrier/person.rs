@@ -46,6 +46,12 @@ pub enum Pickup {
     NotFound,
 }
 
+impl Default for Pickup {
+    fn default() -> Pickup {
+        Pickup::Answers { after_ms: 200 }
+    }
+}
+
 /// A person with a telephone.
 #[derive(Clone, Debug)]
 pub struct Person {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use offhook_media::coding::Coding;
+use offhook_sim::carrier::Pickup;
 use offhook_sim::carrier::telnyx::{
-    AfterLoss, AnswerRate, ByteOrder, CallOrder, CallState, Callee, Codec, Delivery, HangupCause,
-    HangupSource, Manners, Signing, SimCall, TelnyxSim,
+    AfterLoss, AnswerRate, ByteOrder, CallOrder, CallState, Codec, Delivery, HangupCause, HangupSource,
+    Manners, Signing, SimCall, TelnyxSim,
 };
 use offhook_sim::carrier::{LineEvent, Phone, StreamLoss, What};
 use serde_json::{Value, json};
@@ -325,10 +326,10 @@ async fn dial(sim: &TelnyxSim, api: &Api, more: Value) -> SimCall {
 async fn each_end_of_a_dialled_call_has_its_cause() {
     let (sim, customer, api) = open().await;
     for (n, (callee, cause, sip)) in [
-        (Callee::Busy { after_ms: 1 }, "user_busy", "486"),
-        (Callee::Rejects { after_ms: 1 }, "call_rejected", "603"),
-        (Callee::NoAnswer, "timeout", "487"),
-        (Callee::NotFound, "not_found", "404"),
+        (Pickup::Busy { after_ms: 1 }, "user_busy", "486"),
+        (Pickup::Rejects { after_ms: 1 }, "call_rejected", "603"),
+        (Pickup::NoAnswer, "timeout", "487"),
+        (Pickup::NotFound, "not_found", "404"),
     ]
     .into_iter()
     .enumerate()
@@ -356,7 +357,7 @@ async fn a_dialled_call_is_streamed_hung_up_or_taken_back() {
     let end = call.until_over(LIMIT).await.unwrap();
     assert_eq!((end.cause, end.source), (HangupCause::NormalClearing, HangupSource::Callee));
 
-    sim.callee(HUMAN, Callee::NoAnswer);
+    sim.callee(HUMAN, Pickup::NoAnswer);
     let call = dial(&sim, &api, json!({"command_id": "once"})).await;
     let again = dial(&sim, &api, json!({"command_id": "once"})).await;
     assert_eq!(call.control_id(), again.control_id());
@@ -384,7 +385,7 @@ async fn a_dial_that_cannot_be_is_refused() {
 async fn who_answered_is_told_where_that_was_asked() {
     let (sim, customer, api) = open().await;
     let human = "+14155550178";
-    sim.callee(HUMAN, Callee::Machine { after_ms: 1 });
+    sim.callee(HUMAN, Pickup::Machine { after_ms: 1 });
     for (to, wish, expected) in [
         (HUMAN, "detect", vec![("call.machine.detection.ended", "machine")]),
         (human, "detect_beep", vec![("call.machine.detection.ended", "human")]),
@@ -411,7 +412,7 @@ async fn a_called_party_can_decline_by_hand_and_hear_keys_on_answering() {
     let (sim, _customer, api) = open().await;
     let call = dial(&sim, &api, json!({"send_digits_on_answer": "w7"})).await;
     event(&call, |what| *what == What::DigitHeard { digit: '7' }).await;
-    sim.callee(HUMAN, Callee::NoAnswer);
+    sim.callee(HUMAN, Pickup::NoAnswer);
     let call = dial(&sim, &api, json!({})).await;
     call.phone().hang_up();
     let end = call.until_over(LIMIT).await.unwrap();
@@ -438,7 +439,7 @@ async fn a_transferred_caller_talks_with_the_called_party() {
     api.command(&call, "answer", json!({})).await;
     call.until_state(LIMIT, |state| state == CallState::Answered).await.unwrap();
 
-    sim.callee(HUMAN, Callee::Busy { after_ms: 1 });
+    sim.callee(HUMAN, Pickup::Busy { after_ms: 1 });
     let transfer = json!({"to": HUMAN, "target_leg_client_state": "bGVn"});
     api.command(&call, "transfer", transfer.clone()).await;
     let over = customer.until_told("call.hangup", 1).await;
@@ -448,7 +449,7 @@ async fn a_transferred_caller_talks_with_the_called_party() {
     );
     assert_eq!(call.state(), CallState::Answered, "the caller is still ours");
 
-    sim.callee(HUMAN, Callee::Answers { after_ms: 1 });
+    sim.callee(HUMAN, Pickup::Answers { after_ms: 1 });
     api.command(&call, "transfer", transfer).await;
     customer.until_told("call.bridged", 2).await;
     let human = sim.until_called(LIMIT, HUMAN, 1).await.unwrap();
@@ -508,10 +509,10 @@ async fn a_referred_caller_leaves_where_the_other_side_takes_it() {
     api.command(&call, "answer", json!({})).await;
     call.until_state(LIMIT, |state| state == CallState::Answered).await.unwrap();
     let address = "sip:desk@pbx.example";
-    sim.callee(address, Callee::Rejects { after_ms: 0 });
+    sim.callee(address, Pickup::Rejects { after_ms: 0 });
     api.command(&call, "refer", json!({"sip_address": address})).await;
     assert_eq!(customer.until_told("call.refer.failed", 1).await.payload()["sip_notify_response"], 603);
-    sim.callee(address, Callee::default());
+    sim.callee(address, Pickup::default());
     api.command(&call, "refer", json!({"sip_address": address})).await;
     assert_eq!(customer.until_told("call.refer.completed", 1).await.payload()["sip_notify_response"], 200);
     call.until_over(LIMIT).await.unwrap();

@@ -14,9 +14,9 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use offhook_sim::carrier::Pickup;
 use offhook_sim::carrier::telnyx::{
-    CallOrder, Callee, ForSale, OwnedApplication, OwnedNumber, OwnedProfile, SimCall, TelnyxSettings,
-    TelnyxSim,
+    CallOrder, ForSale, OwnedApplication, OwnedNumber, OwnedProfile, SimCall, TelnyxSettings, TelnyxSim,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -325,7 +325,7 @@ pub fn settings(customer: &Customer) -> TelnyxSettings {
         order_takes_ms: 10,
         say_ms_per_character: 1,
         play_ms: 20,
-        callee: Callee::Answers { after_ms: 10 },
+        callee: Pickup::Answers { after_ms: 10 },
         ..TelnyxSettings::default()
     }
 }

@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::super::person::Pickup;
 use super::super::phone::{FromPhone, Party, What};
 use super::super::socket::at;
 use super::call::{Call, CallEnd, CallState, Direction, HangupCause, HangupSource, Parks};
 use super::stream::{self, StreamWish};
-use super::{Callee, Sim, dial};
+use super::{Sim, dial};
 
 /// `w` and `W` in digits to send.
 const SHORT_WAIT_MS: usize = 500;
@@ -377,11 +378,11 @@ impl<'a> Desk<'a> {
         };
         tell("call.refer.started", SIP_TRYING);
         let refused = match self.sim.callee_at(address) {
-            Callee::Answers { .. } | Callee::Machine { .. } => None,
-            Callee::Busy { .. } => Some(486),
-            Callee::Rejects { .. } => Some(603),
-            Callee::NoAnswer => Some(480),
-            Callee::NotFound => Some(404),
+            Pickup::Answers { .. } | Pickup::Machine { .. } => None,
+            Pickup::Busy { .. } => Some(486),
+            Pickup::Rejects { .. } => Some(603),
+            Pickup::NoAnswer => Some(480),
+            Pickup::NotFound => Some(404),
         };
         match refused {
             None => {

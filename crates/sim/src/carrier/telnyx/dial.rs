@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::super::person::Pickup;
 use super::super::phone::Party;
+use super::Sim;
 use super::account::{Shelf, target};
 use super::call::{Call, CallEnd, CallState, Direction, HangupCause, HangupSource, Origin, Parks};
 use super::command::{self, DIAL_FIELDS};
@@ -17,7 +19,6 @@ use super::conduct::{self, Limits, Order};
 use super::request::{Body, Refusal};
 use super::rest::{Answer, RestRequest, shown};
 use super::stream::{self, StreamWish};
-use super::{Callee, Sim};
 
 const DEFAULT_RING_S: u64 = 30;
 /// How long a key is held that is pressed for the customer.
@@ -240,13 +241,13 @@ async fn ring(
     let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
     let callee = async {
         match sim.callee_at(&call.to) {
-            Callee::Answers { after_ms } | Callee::Machine { after_ms } => after(after_ms).map(Ok).await,
-            Callee::Busy { after_ms } => after(after_ms).map(|()| by_callee(HangupCause::UserBusy)).await,
-            Callee::Rejects { after_ms } => {
+            Pickup::Answers { after_ms } | Pickup::Machine { after_ms } => after(after_ms).map(Ok).await,
+            Pickup::Busy { after_ms } => after(after_ms).map(|()| by_callee(HangupCause::UserBusy)).await,
+            Pickup::Rejects { after_ms } => {
                 after(after_ms).map(|()| by_callee(HangupCause::CallRejected)).await
             }
-            Callee::NoAnswer => std::future::pending().await,
-            Callee::NotFound => Err(end(HangupCause::NotFound, HangupSource::Unknown)),
+            Pickup::NoAnswer => std::future::pending().await,
+            Pickup::NotFound => Err(end(HangupCause::NotFound, HangupSource::Unknown)),
         }
     };
     let cancelled = async {
@@ -269,7 +270,7 @@ async fn ring(
 
 /// Tells who answered, and when a machine is ready to be spoken to.
 async fn detect(sim: Arc<Sim>, call: Arc<Call>, detection: Detection) {
-    let machine = matches!(sim.callee_at(&call.to), Callee::Machine { .. });
+    let machine = matches!(sim.callee_at(&call.to), Pickup::Machine { .. });
     let (kind, human) = match detection.premium {
         true => ("call.machine.premium", "human_residence"),
         false => ("call.machine", "human"),

@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::person::Pickup;
 use super::phone::{NotInTime, Phone};
 use account::{Shelf, target};
 use call::{Call, Origin};
@@ -45,7 +46,7 @@ pub use numbers::OwnedNumber;
 pub use order::{ForSale, OrderOutcome};
 pub use rest::{ApiKey, Area};
 pub use server::{RateLimit, RequestRecord, Trouble};
-pub use settings::{AnswerRate, CallOrder, Callee, TelnyxSettings};
+pub use settings::{AnswerRate, CallOrder, TelnyxSettings};
 pub use stream::{AfterLoss, Manners};
 pub use webhook::{Delivery, Signing, WebhookRecord};
 
@@ -166,7 +167,7 @@ impl TelnyxSim {
     }
 
     /// Sets what the party at a number or SIP address does when it is called.
-    pub fn callee(&self, address: &str, callee: Callee) {
+    pub fn callee(&self, address: &str, callee: Pickup) {
         self.sim.lock().callees.insert(address.to_owned(), callee);
     }
 
@@ -352,7 +353,7 @@ struct State {
     orders: Vec<NumberOrder>,
     order_outcome: OrderOutcome,
     calls: Vec<Arc<Call>>,
-    callees: BTreeMap<String, Callee>,
+    callees: BTreeMap<String, Pickup>,
     /// When calls were dialled lately.
     departures: VecDeque<Instant>,
     /// Which calls were dialled by which `command_id`.
@@ -380,7 +381,7 @@ impl Sim {
         self.calls_changed.send_replace(());
     }
 
-    fn callee_at(&self, address: &str) -> Callee {
+    fn callee_at(&self, address: &str) -> Pickup {
         self.lock().callees.get(address).copied().unwrap_or(self.settings.callee)
     }
 

@@ -4,6 +4,7 @@ use offhook_core::Secret;
 use serde::{Deserialize, Serialize};
 
 use super::super::network::Proxy;
+use super::super::person::Pickup;
 use super::{
     ApiKey, Delivery, ForSale, Manners, OwnedApplication, OwnedNumber, OwnedProfile, RateLimit, Signing,
 };
@@ -38,7 +39,7 @@ pub struct TelnyxSettings {
     /// How many requests the API takes.
     pub rate_limit: RateLimit,
     /// What a called party does that no [`TelnyxSim::callee`] was set for.
-    pub callee: Callee,
+    pub callee: Pickup,
     /// How webhooks are signed that no call decides about.
     pub signing: Signing,
     /// How webhooks arrive that no call decides about.
@@ -77,7 +78,7 @@ impl Default for TelnyxSettings {
             orders_lag_ms: 0,
             order_webhook_url: None,
             rate_limit: RateLimit { requests: 1_000, window_s: 1 },
-            callee: Callee::default(),
+            callee: Pickup::default(),
             signing: Signing::default(),
             delivery: Delivery::default(),
             manners: Manners::default(),
@@ -89,42 +90,6 @@ impl Default for TelnyxSettings {
             detection_ms: 50,
             proxy: None,
         }
-    }
-}
-
-/// What a called party does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "does", rename_all = "snake_case")]
-pub enum Callee {
-    /// Picks up.
-    Answers {
-        /// Time to the answer.
-        after_ms: u64,
-    },
-    /// Is an answering machine, which picks up, speaks and beeps.
-    Machine {
-        /// Time to the answer.
-        after_ms: u64,
-    },
-    /// Is on another call.
-    Busy {
-        /// Time to the busy signal.
-        after_ms: u64,
-    },
-    /// Declines.
-    Rejects {
-        /// Time until then.
-        after_ms: u64,
-    },
-    /// Lets it ring until the call's own timeout.
-    NoAnswer,
-    /// There is no such party.
-    NotFound,
-}
-
-impl Default for Callee {
-    fn default() -> Callee {
-        Callee::Answers { after_ms: 200 }
     }
 }
 
