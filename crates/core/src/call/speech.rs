@@ -658,11 +658,8 @@ impl Call {
                     out.push(Command::Note(line));
                 }
                 match before.then {
-                    Then::Listen => continue,
-                    Then::Record => {
-                        self.announced(out);
-                        continue;
-                    }
+                    // That an announcement must have been heard by now proves nothing: the call stays unrecorded.
+                    Then::Listen | Then::Record => continue,
                     Then::HangUp | Then::GiveUp => {}
                 }
             }

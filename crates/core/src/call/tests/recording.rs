@@ -47,6 +47,21 @@ fn an_announcement_that_cannot_be_proven_to_be_heard_is_no_consent() {
 }
 
 #[test]
+fn that_an_announcement_must_have_been_heard_by_now_is_no_consent() {
+    let mut bed = Bed::new(announced());
+    bed.tell(Input::Connected);
+    // Its last mark is lost, and then the node.
+    bed.until(700);
+    bed.queue.clear();
+    bed.until(1_400);
+    bed.act(&Starts);
+    bed.act(&NodeDies);
+    bed.act(&Connected);
+    bed.until(6_000);
+    assert!(!bed.story.iter().any(|s| s.ends_with("records")), "{:?}", bed.story);
+}
+
+#[test]
 fn the_agent_stops_recording_while_a_card_is_keyed_in() {
     check_with(
         CallPlan { recording: Recording::On, ..plan() },
