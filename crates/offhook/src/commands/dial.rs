@@ -136,7 +136,8 @@ pub async fn run(args: Args) -> Result<()> {
     phone.hang_up();
     let status = call.until_over(PATIENCE).await?;
     let watched = tokio::time::timeout(RECORDED_WITHIN, watching).await;
-    telling.abort();
+    // It ends by itself when everything that happened was told: who hung up comes last.
+    let _ = tokio::time::timeout(RECORDED_WITHIN, telling).await;
 
     std::fs::write(&args.wav, phone.recording().wav().to_bytes())
         .with_context(|| args.wav.display().to_string())?;
